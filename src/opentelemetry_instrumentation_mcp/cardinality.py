@@ -1,0 +1,28 @@
+"""Bounded sets of names: what a peer says becomes a metric attribute only after it proved to exist."""
+
+from __future__ import annotations
+
+
+class Admission:
+    """Names allowed on metrics; at most ``limit`` of them, so that no peer can make a time series explode.
+
+    A name is admitted by evidence (a successful call, a listing), never by a mere request for it.
+    """
+
+    __slots__ = ("_limit", "_names")
+
+    def __init__(self, limit: int, names: frozenset[str] = frozenset()) -> None:
+        self._names: set[str] = set(names)
+        self._limit = limit + len(names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def admit(self, name: str) -> bool:
+        """Admit ``name`` if there is room; whether it is admitted now."""
+        if name in self._names:
+            return True
+        if len(self._names) >= self._limit:
+            return False
+        self._names.add(name)
+        return True

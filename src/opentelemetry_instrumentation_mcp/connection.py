@@ -1,0 +1,163 @@
+"""What is known of a connection: transport, addresses, session, negotiated version; as attributes, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from . import semconv
+
+Attributes = dict[str, str | int]
+
+
+class SessionSource(Protocol):
+    """Whatever holds a transport's session id, read anew for each message: it is assigned after connecting."""
+
+    @property
+    def session_id(self) -> str | None: ...
+
+
+class Endpoint:
+    """A transport as the conventions describe it.
+
+    ``transport`` is ``tcp`` or ``pipe`` (None: in process, or unknown); ``protocol`` ``http`` or ``websocket``;
+    ``address`` and ``port`` (a TCP port number) are the server's and known on the client only.
+    """
+
+    __slots__ = ("address", "http_version", "port", "protocol", "session_source", "transport")
+
+    def __init__(
+        self,
+        transport: str | None = None,
+        protocol: str | None = None,
+        address: str | None = None,
+        port: int | None = None,
+        session_source: SessionSource | None = None,
+    ) -> None:
+        self.transport = transport
+        self.protocol = protocol
+        self.address = address
+        self.port = port
+        self.http_version: str | None = None
+        self.session_source = session_source
+
+    @classmethod
+    def of_url(cls, url: str, protocol: str, session_source: SessionSource | None = None) -> Endpoint:
+        """The endpoint behind ``url``; user info, path and query are not kept."""
+        parts = urlsplit(url)
+        default_port = 443 if parts.scheme in ("https", "wss") else 80
+        address = parts.hostname
+        try:
+            port = parts.port or default_port
+        except ValueError:
+            port = None
+        return cls("tcp", protocol, address, port if address else None, session_source)
+
+
+IN_PROCESS = Endpoint()
+PIPE = Endpoint("pipe")
+
+
+class HttpRequest(NamedTuple):
+    """The HTTP request that carried a message to a server.
+
+    ``context`` is the OpenTelemetry context of the task that serves this request, None if it is unknown;
+    ``headers`` are the ASGI pairs, lower-case names.
+    """
+
+    context: Any
+    session_id: str | None = None
+    client_address: str | None = None
+    client_port: int | None = None
+    http_version: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    protocol: str = "http"
+
+
+class Connection:
+    """One MCP connection of one side; several messages share its attributes."""
+
+    __slots__ = (
+        "_attributes",
+        "_known",
+        "_metric_attributes",
+        "endpoint",
+        "last_http",
+        "metric_cache",
+        "protocol_version",
+        "server",
+    )
+
+    def __init__(self, *, server: bool, endpoint: Endpoint = IN_PROCESS) -> None:
+        self.server = server
+        self.endpoint = endpoint
+        self.protocol_version: str | None = None
+        self.last_http: HttpRequest | None = None
+        self.metric_cache: dict[tuple[Any, ...], Attributes] = {}
+        self._known: tuple[Any, ...] = ()
+        self._attributes: Attributes = {}
+        self._metric_attributes: Attributes = {}
+
+    def attributes(self, http: HttpRequest | None = None, protocol_version: str | None = None) -> Attributes:
+        """Span attributes of a message on this connection; the caller must not change the dictionary."""
+        self._refresh(http, protocol_version)
+        return self._attributes
+
+    def metric_attributes(self, http: HttpRequest | None = None, protocol_version: str | None = None) -> Attributes:
+        """The low-cardinality part of :meth:`attributes`; the caller must not change the dictionary."""
+        self._refresh(http, protocol_version)
+        return self._metric_attributes
+
+    def _refresh(self, http: HttpRequest | None, protocol_version: str | None) -> None:
+        endpoint = self.endpoint
+        source = endpoint.session_source
+        version = protocol_version or self.protocol_version
+        if http is not None:
+            self.last_http = http
+            known = (version, http.session_id, http.http_version, http.client_address, http.client_port, http.protocol)
+        else:
+            known = (version, source.session_id if source is not None else None, endpoint.http_version, endpoint)
+        if known == self._known:
+            return
+        shared: Attributes = {}
+        if version:
+            shared[semconv.PROTOCOL_VERSION] = semconv.clean(version)
+        transport, protocol, http_version = endpoint.transport, endpoint.protocol, endpoint.http_version
+        if http is not None:
+            transport, protocol, http_version = "tcp", http.protocol, http.http_version
+        if transport:
+            shared[semconv.NETWORK_TRANSPORT] = transport
+        if protocol:
+            shared[semconv.NETWORK_PROTOCOL_NAME] = protocol
+        if http_version:
+            shared[semconv.NETWORK_PROTOCOL_VERSION] = http_version
+        if endpoint.address and not self.server:
+            shared[semconv.SERVER_ADDRESS] = semconv.clean(endpoint.address)
+            if endpoint.port is not None:
+                shared[semconv.SERVER_PORT] = endpoint.port
+        attributes = dict(shared)
+        session_id = known[1]
+        if isinstance(session_id, str) and session_id and version not in semconv.SESSIONLESS_PROTOCOL_VERSIONS:
+            attributes[semconv.SESSION_ID] = semconv.clean(session_id)
+        if http is not None and self.server and http.client_address:
+            attributes[semconv.CLIENT_ADDRESS] = semconv.clean(http.client_address)
+            if http.client_port is not None:
+                attributes[semconv.CLIENT_PORT] = http.client_port
+        if shared != self._metric_attributes:
+            self.metric_cache = {}
+        self._known, self._attributes, self._metric_attributes = known, attributes, shared
+
+
+def http_request_of(scope: Mapping[str, Any], context: Any, session_id: str | None, protocol: str = "http") -> HttpRequest:
+    """Describe the request of an ASGI ``scope``."""
+    client = scope.get("client") or (None, None)
+    return HttpRequest(
+        context,
+        session_id,
+        client[0] if isinstance(client[0], str) else None,
+        client[1] if isinstance(client[1], int) and client[1] else None,
+        scope.get("http_version"),
+        scope.get("headers") or (),
+        protocol,
+    )

@@ -1,0 +1,268 @@
+"""The patch engine: a table of targets, applied when their modules are imported, guarded, revertible.
+
+Importing a library is the user's business: nothing here imports one. Post-import hooks (wrapt) fire when the user
+does; an exception in them would break the user's import, so none leaves this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import AsyncGenerator, Callable
+from importlib import metadata
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+import wrapt
+
+from .guard import contained, report, report_once
+
+METHOD, CONTEXT_MANAGER = "method", "context manager"
+
+
+class Target(NamedTuple):
+    """One place in a library that is wrapped.
+
+    Attributes:
+        name: the group it belongs to, as ``DISABLED_TARGETS`` knows it.
+        module: the module whose import triggers the patch.
+        attribute: ``Class.method`` or ``function``; several, separated by ``|``, are alternatives across versions.
+        adapter: ``module:factory`` below :mod:`.targets`; the factory takes the telemetry and returns the wrapper.
+        covers: what stays untraced if the attribute is missing; empty if a missing one loses nothing.
+        major: the major version of the library that has it, None for all.
+        how: ``method`` (also for functions looked up in their own module) or ``context manager`` (a function
+            made by ``asynccontextmanager``, wrapped inside so that names imported earlier are covered too).
+    """
+
+    name: str
+    module: str
+    attribute: str
+    adapter: str
+    covers: str = ""
+    major: int | None = None
+    how: str = METHOD
+
+
+class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt 1.x has no type information
+    """Marks wrappers as ours."""
+
+
+class _Patch(NamedTuple):
+    parent: Any
+    name: str
+    wrapper: Any
+    original: Any
+    inherited: bool
+
+    def revert(self) -> None:
+        if vars(self.parent).get(self.name) is not self.wrapper:
+            return  # somebody wrapped ours in turn; ours is a pass-through from now on
+        if self.inherited:
+            delattr(self.parent, self.name)
+        else:
+            setattr(self.parent, self.name, self.original)
+
+
+class _CellPatch(NamedTuple):
+    cell: Any
+    wrapper: Any
+    original: Any
+
+    def revert(self) -> None:
+        if self.cell.cell_contents is self.wrapper:
+            self.cell.cell_contents = self.original
+
+
+class Patcher:
+    """Applies targets now or when their modules are imported, and takes them back."""
+
+    def __init__(
+        self,
+        targets: tuple[Target, ...],
+        context: Any,
+        is_active: Callable[[], bool],
+        libraries: tuple[str, ...] = (),
+    ) -> None:
+        """
+        Args:
+            targets: the table.
+            context: what the adapters' factories are called with.
+            is_active: asked at every call of a wrapper; when it says no, the wrapper is a pass-through.
+            libraries: packages whose import, once complete, completes that of half-imported modules.
+        """
+        self._modules = {*libraries, *(target.module for target in targets)}
+        self._targets = targets
+        self._context = context
+        self._is_active = is_active
+        self._patches: dict[Target, _Patch | _CellPatch] = {}
+        self._half_imported: set[str] = set()
+
+    def apply(self) -> None:
+        """Patch what is imported already and arrange for the rest; never raises."""
+        global _current
+        _current = self
+        for module_name in sorted(self._modules):
+            if module_name in sys.modules:
+                self.patch_module(module_name)
+            elif module_name not in _pending:
+                _pending.add(module_name)
+                wrapt.register_post_import_hook(_on_import, module_name)
+
+    def revert(self) -> None:
+        """Restore every attribute and neutralise hooks still pending."""
+        global _current
+        if _current is self:
+            _current = None
+        for target, patch in self._patches.items():
+            try:
+                patch.revert()
+            except Exception as error:
+                report(f"restore {target.module}.{target.attribute}", error)
+        self._patches.clear()
+
+    def patch_module(self, module_name: str) -> None:
+        """Patch one imported module, and those that were half-imported before."""
+        for name in {module_name, *self._half_imported}:
+            module = sys.modules.get(name)
+            if module is not None:
+                self._half_imported.discard(name)
+                for target in self._targets:
+                    if target.module == name and target not in self._patches:
+                        self._patch(module, target)
+
+    @contained("apply a patch")
+    def _patch(self, module: ModuleType, target: Target) -> None:
+        library = target.module.partition(".")[0]
+        if target.major is not None and target.major != _major_version(library):
+            return
+        found = _find(module, target.attribute)
+        if found is None:
+            if _is_initializing(module):
+                self._half_imported.add(target.module)
+            elif target.covers:
+                report_once(
+                    f"missing {target.module}.{target.attribute}",
+                    "%s %s has no %s.%s: %s stays untraced",
+                    library,
+                    _version(library),
+                    target.module,
+                    target.attribute,
+                    target.covers,
+                )
+            return
+        adapter_module, _, factory_name = target.adapter.partition(":")
+        adapters = importlib.import_module(f".targets.{adapter_module}", __package__)
+        wrapper = getattr(adapters, factory_name)(self._context)
+        patch_how = self._patch_context_manager if target.how == CONTEXT_MANAGER else self._patch_attribute
+        patch = patch_how(*found, wrapper)
+        if patch is not None:
+            self._patches[target] = patch
+        elif target.covers:
+            report_once(f"odd {target}", "%s.%s: %s stays untraced", target.module, target.attribute, target.covers)
+
+    def _patch_attribute(self, parent: Any, name: str, wrapper: Any) -> _Patch | None:
+        inherited = name not in vars(parent)
+        original = getattr(parent, name) if inherited else vars(parent)[name]
+        if isinstance(original, _Wrapper):
+            return None
+        replacement = _Wrapper(original, wrapper, enabled=self._is_active)
+        setattr(parent, name, replacement)
+        return _Patch(parent, name, replacement, original, inherited)
+
+    def _patch_context_manager(self, parent: Any, name: str, observe: Any) -> _CellPatch | None:
+        function = getattr(parent, name)
+        cell = _generator_cell(function)
+        if cell is None:
+            return None
+        generator_function = cell.cell_contents
+        is_active = self._is_active
+
+        @functools.wraps(generator_function)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            generator = generator_function(*args, **kwargs)
+            return _ObservedGenerator(generator, observe, args, kwargs) if is_active() else generator
+
+        cell.cell_contents = observed
+        return _CellPatch(cell, observed, generator_function)
+
+
+class _ObservedGenerator(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt 1.x has no type information
+    """The generator behind an ``asynccontextmanager``; shows what it yields to an observer, attaches nothing."""
+
+    def __init__(self, generator: AsyncGenerator[Any, None], observe: Any, args: Any, kwargs: Any) -> None:
+        super().__init__(generator)
+        self._self_observation: tuple[Any, Any, Any] | None = (observe, args, kwargs)
+
+    async def __anext__(self) -> Any:
+        value = await self.__wrapped__.__anext__()
+        if self._self_observation is not None:
+            observe, args, kwargs = self._self_observation
+            self._self_observation = None
+            try:
+                observe(value, self.__wrapped__, args, kwargs)
+            except Exception as error:
+                report("observe a transport", error)
+        return value
+
+
+# The only global state: one hook per module not yet imported, and the patcher they serve.
+_pending: set[str] = set()
+_current: Patcher | None = None
+
+
+def _on_import(module: ModuleType) -> None:
+    try:
+        _pending.discard(module.__name__)
+        if _current is not None:
+            _current.patch_module(module.__name__)
+    except Exception as error:
+        report("handle the import of a library", error)
+
+
+def _find(module: ModuleType, attribute: str) -> tuple[Any, str] | None:
+    for alternative in attribute.split("|"):
+        owner, _, name = alternative.rpartition(".")
+        parent: Any = getattr(module, owner, None) if owner else module
+        if parent is not None and hasattr(parent, name):
+            return parent, name
+    return None
+
+
+def _generator_cell(function: Any) -> Any:
+    """The closure cell in which ``asynccontextmanager`` keeps the function it decorates."""
+    if not isinstance(function, FunctionType) or "func" not in function.__code__.co_freevars:
+        return None
+    return (function.__closure__ or ())[function.__code__.co_freevars.index("func")]
+
+
+def _is_initializing(module: ModuleType) -> bool:
+    return bool(getattr(module.__spec__, "_initializing", False))
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "(unknown version)"
+
+
+@functools.cache
+def _major_version(library: str) -> int | None:
+    major = _version(library).partition(".")[0]
+    return int(major) if major.isdigit() else None
+
+
+def foreign_wrapper(target: Target) -> str | None:
+    """The module of a wrapper around ``target`` that is not ours, None if there is none."""
+    module = sys.modules.get(target.module)
+    found = _find(module, target.attribute) if module is not None else None
+    if found is None:
+        return None
+    function = vars(found[0]).get(found[1])
+    while function is not None:
+        wrapper = getattr(function, "_self_wrapper", None)
+        if wrapper is not None and not isinstance(function, _Wrapper):
+            return str(getattr(wrapper, "__module__", "unknown"))
+        function = getattr(function, "__wrapped__", None)
+    return None

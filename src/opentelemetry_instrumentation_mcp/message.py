@@ -1,0 +1,119 @@
+"""One JSON-RPC message and how it ended: frozen descriptions, filled by adapters, read by telemetry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from . import semconv
+
+
+class Message(NamedTuple):
+    """A JSON-RPC request or notification of MCP.
+
+    ``request_id`` is None exactly for notifications; ``target`` is a tool or prompt name, ``uri`` a resource's.
+    """
+
+    method: str
+    request_id: str | int | None = None
+    target: str | None = None
+    uri: str | None = None
+    protocol_version: str | None = None
+
+    @property
+    def is_request(self) -> bool:
+        return self.request_id is not None
+
+
+class Outcome(NamedTuple):
+    """How a message ended, as the wire says it where the wire says anything.
+
+    ``status_code`` is the JSON-RPC error code in string form, ``text`` its message, ``protocol_version`` what an
+    ``initialize`` result negotiated.
+    """
+
+    error_type: str | None = None
+    status_code: str | None = None
+    text: str | None = None
+    protocol_version: str | None = None
+
+
+SUCCESS = Outcome()
+TIMED_OUT = Outcome(semconv.TIMEOUT)
+CANCELLED = Outcome(semconv.CANCELLED)
+TOOL_ERROR = Outcome(semconv.TOOL_ERROR)
+
+
+def describe(method: str, params: object, request_id: str | int | None = None) -> Message:
+    """Describe a message from its raw ``params``, which may be of any shape a peer likes."""
+    target = uri = version = None
+    if isinstance(params, Mapping):
+        target_key = semconv.target_attribute(method)
+        if target_key is not None:
+            target = _text(params.get("name"))
+        elif semconv.carries_uri(method):
+            uri = _text(params.get("uri"))
+        meta = params.get("_meta")
+        if isinstance(meta, Mapping):
+            claimed = meta.get(semconv.PROTOCOL_VERSION_META_KEY)
+            if isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
+                version = claimed
+    return Message(method, request_id, target, uri, version)
+
+
+def describe_model(request: Any, request_id: str | int | None = None) -> Message:
+    """Describe a message from a typed model of SDK 1.x, reading two fields instead of dumping all."""
+    model = getattr(request, "root", request)
+    method = str(model.method)
+    params = getattr(model, "params", None)
+    target = uri = None
+    if params is not None:
+        if semconv.target_attribute(method) is not None:
+            target = _text(getattr(params, "name", None))
+        elif semconv.carries_uri(method):
+            value = getattr(params, "uri", None)
+            uri = None if value is None else str(value)
+    return Message(method, request_id, target, uri)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def outcome_of_error(code: object, text: object) -> Outcome:
+    """The outcome of a JSON-RPC error response."""
+    status_code = str(code) if isinstance(code, int) and abs(code) < 10**9 else semconv.OTHER
+    return Outcome(status_code, status_code, text if isinstance(text, str) else None)
+
+
+def outcome_of_result(method: str, result: object) -> Outcome:
+    """The outcome of a JSON-RPC result, in its raw (wire) form or as a model of the SDK."""
+    if method == "tools/call":
+        failed = result.get("isError") if isinstance(result, Mapping) else getattr(result, "is_error", None)
+        return TOOL_ERROR if failed is True else SUCCESS
+    if method == "initialize" and isinstance(result, Mapping):
+        version = result.get("protocolVersion")
+        if isinstance(version, str):
+            return Outcome(protocol_version=version)
+    return SUCCESS
+
+
+def outcome_of_exception(error: BaseException) -> Outcome:
+    """The outcome of a message whose sending or handling ended in an exception that is no JSON-RPC error."""
+    if is_cancellation(error):
+        return CANCELLED
+    kind = type(error)
+    module = kind.__module__
+    return Outcome(kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}")
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether ``error`` is the cancellation of asyncio or trio; neither is imported for the question."""
+    if isinstance(error, (Exception, GeneratorExit, KeyboardInterrupt, SystemExit)):
+        return isinstance(error, GeneratorExit)
+    for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(error, kind):
+            return True
+    return False

@@ -1,0 +1,142 @@
+"""Trace context in ``params._meta`` and HTTP headers, and the rule that turns it into parents and links.
+
+Keys and their placement follow SEP-414 (unprefixed ``traceparent``, ``tracestate``, ``baggage`` in ``_meta``).
+Everything read here was written by a peer: a value that is not a short string counts as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+from opentelemetry.trace import Link
+
+from .connection import HttpRequest
+
+# W3C Baggage allows 8192 bytes; nothing the propagators read may be longer.
+_MAX_VALUE = 8192
+_MAX_KEYS = 256
+
+PARENT, LINK, IGNORE = "parent", "link", "ignore"
+
+
+class _MetaGetter(Getter[Mapping[str, Any]]):
+    def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
+        value = carrier.get(key)
+        return [value] if isinstance(value, str) and len(value) <= _MAX_VALUE else None
+
+    def keys(self, carrier: Mapping[str, Any]) -> list[str]:
+        return [key for key, _ in zip(carrier, range(_MAX_KEYS), strict=False) if isinstance(key, str)]
+
+
+_META_GETTER = _MetaGetter()
+
+_fields_of: tuple[TextMapPropagator | None, frozenset[str]] = (None, frozenset())
+
+
+def propagation_fields() -> frozenset[str]:
+    """The carrier keys that the configured propagators write."""
+    global _fields_of
+    propagator = propagate.get_global_textmap()
+    if _fields_of[0] is not propagator:
+        _fields_of = (propagator, frozenset(propagator.fields))
+    return _fields_of[1]
+
+
+def inject(carrier: dict[str, Any], context: Context | None = None) -> bool:
+    """Write ``context`` (default: the current one) into ``carrier``; whether there was anything to write.
+
+    A context with a span replaces all that a previous sender left at the propagators' keys (a gateway forwards what
+    it received); without one, only the keys written now are replaced.
+    """
+    written: dict[str, Any] = {}
+    propagate.inject(written, context)
+    if not written:
+        return False
+    stale = propagation_fields().intersection(carrier)
+    if stale and trace.get_current_span(context).get_span_context().is_valid:
+        for field in stale:
+            del carrier[field]
+    carrier.update(written)
+    return True
+
+
+def with_injected_meta(params: Mapping[str, Any] | None, context: Context | None = None) -> dict[str, Any] | None:
+    """A copy of ``params`` whose ``_meta`` carries ``context``, None if ``params`` can go out as they are.
+
+    A ``_meta`` that is no mapping is left alone: it is the caller's mistake to make.
+    """
+    meta: Any = params.get("_meta") if params else None
+    if meta is not None and not isinstance(meta, Mapping):
+        return None
+    carrier: dict[str, Any] = dict(meta) if meta else {}
+    return {**(params or {}), "_meta": carrier} if inject(carrier, context) else None
+
+
+def extract(meta: object, base: Context) -> Context:
+    """``base`` with the span context and baggage found in ``meta``; ``base`` itself if there are none."""
+    if not isinstance(meta, Mapping) or propagation_fields().isdisjoint(meta):
+        return base
+    return propagate.extract(meta, base, _META_GETTER)
+
+
+def _from_headers(headers: Iterable[tuple[bytes, bytes]], base: Context) -> Context:
+    fields = propagation_fields()
+    carrier = {
+        name: value.decode("latin-1") for raw, value in headers if (name := raw.decode("latin-1").lower()) in fields
+    }
+    return extract(carrier, base) if carrier else base
+
+
+def _span_context(context: Context) -> trace.SpanContext:
+    return trace.get_current_span(context).get_span_context()
+
+
+def _rootless(context: Context) -> Context:
+    """``context`` without its span: what is left of a stale one is not allowed to become a parent."""
+    if not _span_context(context).is_valid:
+        return context
+    return trace.set_span_in_context(trace.INVALID_SPAN, context)
+
+
+def receive(meta: object, http: HttpRequest | None, policy: str = PARENT) -> tuple[Context, list[Link] | None]:
+    """The context in which an inbound message is handled, and the links of its SERVER span.
+
+    Rules, first match wins: the context in ``_meta`` is the parent and a live HTTP span is linked; else the HTTP
+    span of the request that carried the message is the parent; else that request's headers; else the message
+    starts a new trace. What is current in the receiving task is never the parent: it may belong to another message.
+
+    Args:
+        meta: the raw ``params._meta``.
+        http: the HTTP request that carried the message, None on other transports.
+        policy: what a remote context may do: be the ``parent``, be a ``link`` only, or ``ignore``.
+    """
+    ambient = http.context if http is not None and http.context is not None else None
+    if ambient is None:
+        base = _rootless(otel_context.get_current())
+        http_span = trace.INVALID_SPAN_CONTEXT
+    else:
+        http_span = _span_context(ambient)
+        base = _rootless(ambient)
+    links: list[Link] = []
+    if policy != IGNORE:
+        extracted = extract(meta, base)
+        remote = _span_context(extracted)
+        if not remote.is_valid and not http_span.is_valid and http is not None and http.headers:
+            extracted = _from_headers(http.headers, extracted)
+            remote = _span_context(extracted)
+        if policy == PARENT:
+            base = extracted
+            if remote.is_valid:
+                if http_span.is_valid and http_span.span_id != remote.span_id:
+                    links.append(Link(http_span))
+                return base, links or None
+        elif remote.is_valid:
+            links.append(Link(remote))
+    if http_span.is_valid and ambient is not None:
+        base = trace.set_span_in_context(trace.get_current_span(ambient), base)
+    return base, links or None

@@ -1,0 +1,218 @@
+"""SDK 1.x: every JSON-RPC message of a session, seen at the two streams it talks through.
+
+The SDK answers some messages by itself, writes others past ``send_request``, and forgets the context of most; only its
+streams see each of them. A tap replaces ``receive`` of the one and ``send`` of the other, on the instance.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry import context as otel_context
+
+from .. import propagation
+from ..connection import Connection, HttpRequest
+from ..guard import contained
+from ..message import CANCELLED, SUCCESS, Outcome, describe, outcome_of_error, outcome_of_exception, outcome_of_result
+from ..semconv import KNOWN_PROTOCOL_VERSIONS
+from ..telemetry import Operation, Telemetry
+from .transports import endpoint_of, http_request, keep_context
+
+_TAPS = "_otel_mcp_taps"
+
+
+class Taps:
+    """The messages under way in one session, both directions."""
+
+    def __init__(self, telemetry: Telemetry, session: Any, *, server: bool) -> None:
+        self.telemetry = telemetry
+        self.connection = Connection(server=server, endpoint=endpoint_of(session._write_stream, session._read_stream))
+        self.outbound: dict[Any, Operation] = {}
+        """Requests somebody waits for in ``send_request``, which also ends them."""
+        self._unattended: dict[Any, Operation] = {}
+        """Requests written by other ways (SEP-1686 tasks): their response ends them."""
+        self.inbound: dict[Any, Operation] = {}
+        self._handed_over: dict[int, tuple[Any, Operation]] = {}
+        self._notification: Operation | None = None
+        self._outer_context: Any = None
+
+    # ----- inbound, in the session's receive loop: what happens until the next message belongs to the last one
+
+    @contained("trace an inbound message")
+    def arrived(self, item: Any) -> None:
+        """A message came off the read stream; its operation becomes current in the receive loop."""
+        root = getattr(getattr(item, "message", None), "root", None)
+        if root is None:
+            return
+        method = getattr(root, "method", None)
+        if method is None:
+            self._answer_arrived(root)
+            return
+        request_id = getattr(root, "id", None)
+        operation = self.begin_inbound(method, root.params, request_id, http_request(getattr(item, "metadata", None)))
+        if operation is None:
+            return
+        if request_id is None:
+            self._notification = operation
+        self._outer_context = otel_context.get_current()
+        otel_context.attach(operation.context)
+
+    def begin_inbound(self, method: str, params: Any, request_id: Any, http: HttpRequest | None) -> Operation | None:
+        """Begin the SERVER operation of a message; that of a request ends when its answer is written."""
+        meta = params.get("_meta") if isinstance(params, dict) else None
+        message = describe(method, params, request_id)
+        if http is not None and self.connection.protocol_version is None:
+            message = message._replace(protocol_version=_claimed_version(http))
+        operation = self.telemetry.begin_server(message, self.connection, meta, http)
+        if operation is not None and request_id is not None:
+            self.inbound[request_id] = operation
+        return operation
+
+    @contained("leave an inbound message")
+    def next_awaited(self) -> None:
+        """The receive loop is done with the last message: its task gets its own context back."""
+        if self._outer_context is not None:
+            otel_context.attach(self._outer_context)
+            self._outer_context = None
+        operation, self._notification = self._notification, None
+        if operation is not None:
+            operation.settle()
+
+    def _answer_arrived(self, root: Any) -> None:
+        # A peer may answer "0" to the request 0; the SDK matches them too.
+        for request_id in (root.id, int(root.id) if isinstance(root.id, str) and root.id.isdigit() else root.id):
+            operation = self.outbound.get(request_id)
+            if operation is not None:
+                operation.outcome = self._read_answer(operation, root)
+                return
+            operation = self._unattended.pop(request_id, None)
+            if operation is not None:
+                operation.settle(self._read_answer(operation, root))
+                return
+
+    def hand_over(self, notification: Any) -> None:
+        """The notification being received is handled by another task, which will :meth:`take` it."""
+        operation, self._notification = self._notification, None
+        if operation is not None:
+            # If nobody takes it, the operation goes with the notification, and settles itself then.
+            key, pending = id(notification), self._handed_over
+            pending[key] = (weakref.ref(notification, lambda _: pending.pop(key, None)), operation)
+
+    def take(self, notification: Any) -> Operation | None:
+        """The operation of a notification that was handed over."""
+        entry = self._handed_over.pop(id(notification), None)
+        return entry[1] if entry is not None else None
+
+    # ----- outbound
+
+    @contained("trace an outbound message")
+    def leaving(self, item: Any) -> Operation | None:
+        """A message goes to the write stream; the operation returned ends when the stream has taken it."""
+        root = getattr(getattr(item, "message", None), "root", None)
+        if root is None:
+            return None
+        method = getattr(root, "method", None)
+        if method is None:
+            operation = self.inbound.pop(root.id, None)
+            if operation is not None:
+                operation.outcome = self._read_answer(operation, root)
+                keep_context(item, operation.context)
+            return operation
+        request_id = getattr(root, "id", None)
+        operation = self.outbound.get(request_id) if request_id is not None else None
+        if operation is None:
+            operation = self.telemetry.begin_client(describe(method, root.params, request_id), self.connection)
+            if operation is not None and request_id is not None:
+                self._unattended[request_id] = operation
+        if method == "notifications/cancelled":
+            self._cancelling(root.params)
+        context = operation.context if operation is not None else self.telemetry.context_to_propagate()
+        if context:
+            params = propagation.with_injected_meta(root.params, context)
+            if params is not None:
+                root.params = params
+            keep_context(item, context)
+        return operation if request_id is None else None
+
+    def _read_answer(self, operation: Operation, root: Any) -> Outcome:
+        method, error = operation.message.method, getattr(root, "error", None)
+        if error is not None:
+            outcome = outcome_of_error(error.code, error.message)
+            return outcome._replace(error_type=CANCELLED.error_type) if operation.outcome is CANCELLED else outcome
+        if method in ("tools/list", "prompts/list"):
+            self.telemetry.admit_names(method, root.result)
+        return outcome_of_result(method, root.result)
+
+    def _cancelling(self, params: Any) -> None:
+        operation = self.outbound.get(params.get("requestId")) if isinstance(params, dict) else None
+        if operation is not None:
+            operation.outcome = CANCELLED
+
+    # ----- the end
+
+    @contained("end the messages of a closed session")
+    def close(self) -> None:
+        """The session is over: what was not answered never will be."""
+        self.next_awaited()
+        for operation in (*self.inbound.values(), *self._unattended.values()):
+            operation.settle(operation.outcome or CANCELLED)
+        self.inbound.clear()
+        self._unattended.clear()
+        self._handed_over.clear()
+
+
+def _claimed_version(http: HttpRequest) -> str | None:
+    """The revision in the HTTP header, which stateless servers have instead of a negotiation."""
+    for name, value in http.headers:
+        if name == b"mcp-protocol-version":
+            version = value.decode("latin-1")
+            return version if version in KNOWN_PROTOCOL_VERSIONS else None
+    return None
+
+
+def taps_of(telemetry: Telemetry, session: Any) -> Taps:
+    """The taps of a session, put in place when first asked for; they serve the telemetry that asked last."""
+    taps: Taps | None = getattr(session, _TAPS, None)
+    if taps is None:
+        taps = Taps(telemetry, session, server=is_server_session(session))
+        _tap(session._read_stream, "receive", taps, _tapped_receive)
+        _tap(session._write_stream, "send", taps, _tapped_send)
+        setattr(session, _TAPS, taps)
+    taps.telemetry = telemetry
+    return taps
+
+
+def is_server_session(session: Any) -> bool:
+    """Whether a session is a server's, told by its class: the library is not imported for the question."""
+    return any(kind.__name__ == "ServerSession" for kind in type(session).__mro__)
+
+
+def _tap(stream: Any, method: str, taps: Taps, tapped: Callable[[Any, Any], Any]) -> None:
+    if getattr(stream, _TAPS, None) is None:
+        setattr(stream, method, tapped(stream, getattr(stream, method)))
+    setattr(stream, _TAPS, taps)
+
+
+def _tapped_receive(stream: Any, receive: Any) -> Any:
+    async def tapped() -> Any:
+        taps: Taps = getattr(stream, _TAPS)
+        taps.next_awaited()
+        item = await receive()
+        if taps.telemetry.active:
+            taps.arrived(item)
+        return item
+
+    return tapped
+
+
+def _tapped_send(stream: Any, send: Any) -> Any:
+    async def tapped(item: Any) -> None:
+        taps: Taps = getattr(stream, _TAPS)
+        operation = taps.leaving(item) if taps.telemetry.active else None
+        if operation is None:
+            return await send(item)
+        return await operation.run(send, (item,), {}, lambda _: operation.outcome or SUCCESS, outcome_of_exception)
+
+    return tapped

@@ -1,0 +1,241 @@
+"""SDK 2.x, what is received: over streams by ``JSONRPCDispatcher``, otherwise by ``ServerRunner`` or ``ClientSession``.
+
+Those two see every message, those of streams too: they look whether the message is already being traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import Any
+
+from opentelemetry import context as otel_context
+
+from .. import semconv
+from ..connection import Connection
+from ..guard import contained
+from ..message import (
+    CANCELLED,
+    SUCCESS,
+    Outcome,
+    describe,
+    is_cancellation,
+    outcome_of_error,
+    outcome_of_exception,
+    outcome_of_result,
+)
+from ..telemetry import Operation, Telemetry
+from .arguments import argument, with_argument
+from .sdk_v2_common import (
+    CONNECTION,
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    NOT_TRACED,
+    OPERATION,
+    connection_of,
+    error_code,
+    operation_of,
+)
+from .sdk_v2_modern_http import is_resolving_schema
+from .transports import http_request
+
+
+def handle_request(telemetry: Telemetry) -> Any:
+    """``JSONRPCDispatcher._handle_request``: runs and answers one inbound request; every answer is made here."""
+
+    @contained("describe an inbound request")
+    def begin(dispatcher: Any, request: Any, dctx: Any) -> Operation | None:
+        connection = connection_of(dispatcher)
+        http = http_request(getattr(dctx, "message_metadata", None))
+        message = describe(request.method, request.params, request.id)
+        operation = telemetry.begin_server(
+            message, connection, _meta_of(request.params), http, native=connection.server
+        )
+        setattr(dctx, OPERATION, operation or NOT_TRACED)
+        return operation
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        dctx = argument(args, kwargs, 1, "dctx")
+        operation = begin(instance, argument(args, kwargs, 0, "req"), dctx)
+        if operation is None:
+            return await wrapped(*args, **kwargs)
+        on_request = argument(args, kwargs, 3, "on_request")
+
+        async def observed(*request_args: Any, **request_kwargs: Any) -> Any:
+            try:
+                result = await on_request(*request_args, **request_kwargs)
+            except BaseException as error:
+                operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
+                raise
+            operation.outcome = _outcome_for_receiver(telemetry, operation, result)
+            return result
+
+        def read_outcome(_: Any) -> Outcome:
+            cancelled = dctx.cancel_requested.is_set()
+            return CANCELLED if cancelled else operation.outcome or SUCCESS
+
+        def read_error(error: BaseException) -> Outcome:
+            return operation.outcome or outcome_of_exception(error)
+
+        sent = with_argument(args, kwargs, 3, "on_request", observed)
+        return await operation.run(wrapped, *sent, read_outcome, read_error)
+
+    return wrapper
+
+
+@contained("read the outcome of a handler")
+def _outcome_of_handler(error: BaseException, dctx: Any, *, unhandled_code: int) -> Outcome:
+    """The error response the library makes of what a handler raised."""
+    if is_cancellation(error):
+        requested = getattr(dctx, "cancel_requested", None)
+        if requested is not None and not requested.is_set() and unhandled_code == 0:
+            # Shutting down: the dispatcher answers with this code before it lets go.
+            return outcome_of_error(CONNECTION_CLOSED, "Connection closed")
+        return CANCELLED
+    data = getattr(error, "error", None)
+    if isinstance(getattr(data, "code", None), int):
+        return outcome_of_error(data.code, data.message)
+    if any(kind.__name__ == "ValidationError" and kind.__module__.startswith("pydantic") for kind in type(error).__mro__):
+        return outcome_of_error(INVALID_PARAMS, "Invalid request parameters")
+    if isinstance(error, Exception):
+        return outcome_of_error(unhandled_code, None)
+    return outcome_of_exception(error)
+
+
+@contained("read a result")
+def _outcome_for_receiver(telemetry: Telemetry, operation: Operation, result: Any) -> Outcome:
+    method = operation.message.method
+    if method in ("tools/list", "prompts/list"):
+        telemetry.admit_names(method, result)
+    return outcome_of_result(method, result)
+
+
+def _meta_of(params: Any) -> Any:
+    return params.get("_meta") if isinstance(params, Mapping) else None
+
+
+def dispatch_notification(telemetry: Telemetry) -> Any:
+    """``JSONRPCDispatcher._dispatch_notification``: runs in the receive loop and spawns what handles the message.
+
+    Whatever it spawns (progress callback, handler) starts in a copy of the sender's context in which our span is
+    current. The span ends with the handler; if none is ever started, with the last reference to ours.
+    """
+
+    @contained("describe an inbound notification")
+    def begin(dispatcher: Any, notification: Any, metadata: Any, sender_context: Any) -> Operation | None:
+        http = http_request(metadata)
+        if http is not None and http.context is None and sender_context is not None:
+            http = http._replace(context=sender_context.run(otel_context.get_current))
+        connection = connection_of(dispatcher)
+        return telemetry.begin_server(
+            describe(notification.method, notification.params),
+            connection,
+            _meta_of(notification.params),
+            http,
+            native=connection.server,
+        )
+
+    @contained("prepare the context of a notification")
+    def context_for(operation: Operation, sender_context: Any) -> Any:
+        context = sender_context.copy() if sender_context is not None else copy_context()
+        context.run(otel_context.attach, operation.context)
+        return context
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        sender_context = argument(args, kwargs, 3, "sender_ctx")
+        operation = begin(
+            instance, argument(args, kwargs, 0, "msg"), argument(args, kwargs, 1, "metadata"), sender_context
+        )
+        if operation is None:
+            return wrapped(*args, **kwargs)
+        on_notify = argument(args, kwargs, 2, "on_notify")
+
+        async def observed(dctx: Any, *rest: Any, **named: Any) -> Any:
+            setattr(dctx, OPERATION, operation)
+            try:
+                result = await on_notify(dctx, *rest, **named)
+            except BaseException as error:
+                operation.settle(outcome_of_exception(error))
+                raise
+            operation.settle()
+            return result
+
+        context = context_for(operation, sender_context) or sender_context
+        args, named = with_argument(args, kwargs, 2, "on_notify", observed)
+        args, named = with_argument(args, named, 3, "sender_ctx", context)
+        return wrapped(*args, **named)
+
+    return wrapper
+
+
+# ----- inbound at the endpoints: ServerRunner, ClientSession
+
+
+def handle_at_server(telemetry: Telemetry) -> Any:
+    """``ServerRunner._on_request`` and ``_on_notify``."""
+    return _handle_at_endpoint(telemetry, _server_connection, server=True)
+
+
+def handle_at_client(telemetry: Telemetry) -> Any:
+    """``ClientSession._on_request`` and ``_on_notify``."""
+    return _handle_at_endpoint(telemetry, _client_connection, server=False)
+
+
+def _server_connection(runner: Any) -> Connection:
+    """Without a dispatcher the messages of one server and one revision share a description."""
+    known: dict[str, Connection] = runner.server.__dict__.setdefault(CONNECTION, {})
+    version = runner.connection.protocol_version
+    connection = known.get(version)
+    if connection is None:
+        connection = Connection(server=True)
+        connection.protocol_version = version
+        if len(known) < len(semconv.KNOWN_PROTOCOL_VERSIONS):
+            known[version] = connection
+    return connection
+
+
+def _client_connection(session: Any) -> Connection:
+    return connection_of(session._dispatcher, server=False)
+
+
+def _handle_at_endpoint(telemetry: Telemetry, connection_for: Callable[[Any], Connection], *, server: bool) -> Any:
+    @contained("describe an inbound message")
+    def begin(endpoint: Any, dctx: Any, method: str, params: Any) -> Operation | None:
+        http = http_request(getattr(dctx, "message_metadata", None))
+        if http is not None and http.context is None:
+            http = http._replace(context=otel_context.get_current())
+        message = describe(method, params, getattr(dctx, "request_id", None))
+        operation = telemetry.begin_server(message, connection_for(endpoint), _meta_of(params), http, native=server)
+        if operation is not None:
+            setattr(dctx, OPERATION, operation)
+        return operation
+
+    @contained("learn about a connection")
+    def learn(endpoint: Any, operation: Operation) -> None:
+        version = endpoint.connection.protocol_version if server else getattr(endpoint, "_negotiated_version", None)
+        if version and operation.message.method != "initialize":
+            operation.connection.protocol_version = version
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        dctx = argument(args, kwargs, 0, "dctx")
+        under_way = operation_of(dctx)
+        if under_way is not None:
+            if isinstance(under_way, Operation):
+                learn(instance, under_way)
+            return await wrapped(*args, **kwargs)
+        if is_resolving_schema():
+            return await wrapped(*args, **kwargs)
+        operation = begin(instance, dctx, argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params"))
+        if operation is None:
+            return await wrapped(*args, **kwargs)
+
+        def read_result(result: Any) -> Outcome:
+            return _outcome_for_receiver(telemetry, operation, result) or SUCCESS
+
+        def read_error(error: BaseException) -> Outcome:
+            return _outcome_of_handler(error, dctx, unhandled_code=INTERNAL_ERROR) or SUCCESS
+
+        return await operation.run(wrapped, args, kwargs, read_result, read_error)
+
+    return wrapper

@@ -1,0 +1,243 @@
+"""SDK 2.x, what is sent: requests and notifications through either dispatcher, and on modern HTTP responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from opentelemetry import context as otel_context
+
+from .. import propagation, semconv
+from ..connection import Connection
+from ..guard import contained
+from ..message import (
+    SUCCESS,
+    TIMED_OUT,
+    Outcome,
+    describe,
+    outcome_of_error,
+    outcome_of_exception,
+    outcome_of_result,
+)
+from ..telemetry import Operation, Telemetry
+from .arguments import argument, with_argument
+from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, error_code, operation_of
+from .sdk_v2_rounds import Rounds
+
+_ANSWERED = "_otel_mcp_answered"
+
+
+def send_raw_request(telemetry: Telemetry) -> Any:
+    """``JSONRPCDispatcher.send_raw_request``: every outbound request over streams, of either side."""
+    rounds = Rounds()
+
+    @contained("describe an outbound request")
+    def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        method, params = argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params")
+        request_id = _next_request_id(dispatcher, argument(args, kwargs, 2, "opts"), "_pending")
+        message = describe(method, params, request_id)
+        link = rounds.previous(message, params)
+        return telemetry.begin_client(message, connection_of(dispatcher), link=link, native=True)
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = begin(instance, args, kwargs)
+        if operation is None:
+            return await wrapped(*args, **kwargs)
+
+        def read_error(error: BaseException) -> Outcome:
+            return _outcome_for_sender(error, lost=_lost(instance, operation.message.request_id))
+
+        return await operation.run(wrapped, args, kwargs, _result_reader(telemetry, operation, rounds), read_error)
+
+    return wrapper
+
+
+def _result_reader(telemetry: Telemetry, operation: Operation, rounds: Rounds) -> Callable[[Any], Outcome]:
+    method = operation.message.method
+
+    def read(result: Any) -> Outcome:
+        if method in ("tools/list", "prompts/list"):
+            telemetry.admit_names(method, result)
+        rounds.remember(operation, result)
+        return outcome_of_result(method, result)
+
+    return read
+
+
+def _next_request_id(dispatcher: Any, opts: Any, in_use: str) -> Any:
+    """The id the dispatcher is about to give out: nothing is awaited between this and its own choice."""
+    supplied = opts.get("request_id") if opts else None
+    if supplied is not None:
+        return supplied
+    taken = getattr(dispatcher, in_use, ())
+    request_id = dispatcher._next_id + 1
+    while request_id in taken:
+        request_id += 1
+    return request_id
+
+
+def _outcome_for_sender(error: BaseException, *, lost: bool) -> Outcome:
+    """How a request ended for its sender: by the wire's error, or by what happened instead of an answer."""
+    data = getattr(error, "error", None)
+    code = getattr(data, "code", None)
+    if not isinstance(code, int) or not isinstance(error, Exception):
+        return outcome_of_exception(error)
+    if code == REQUEST_TIMEOUT and isinstance(error.__context__, TimeoutError):
+        return TIMED_OUT
+    if lost:
+        return outcome_of_exception(error)
+    return outcome_of_error(code, getattr(data, "message", None))
+
+
+def resolve_pending(telemetry: Telemetry) -> Any:
+    """``JSONRPCDispatcher._resolve_pending``: tells an error of the peer from one the dispatcher makes up on closing."""
+
+    @contained("note an error response")
+    def note(dispatcher: Any, request_id: Any, outcome: Any) -> None:
+        if not isinstance(outcome, dict) and getattr(outcome, "code", None) == CONNECTION_CLOSED:
+            answered: set[str] = dispatcher.__dict__.setdefault(_ANSWERED, set())
+            if len(answered) < len(dispatcher._pending):
+                answered.add(str(request_id))
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        note(instance, argument(args, kwargs, 0, "request_id"), argument(args, kwargs, 1, "outcome"))
+        return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+def _lost(dispatcher: Any, request_id: Any) -> bool:
+    """Whether the connection closed before the peer answered this request."""
+    answered: set[str] | None = getattr(dispatcher, _ANSWERED, None)
+    if answered and str(request_id) in answered:
+        answered.discard(str(request_id))
+        return False
+    return bool(getattr(dispatcher, "_closed", False))
+
+
+def notify(telemetry: Telemetry) -> Any:
+    """``JSONRPCDispatcher.notify``: every outbound notification over streams, of either side."""
+
+    @contained("describe an outbound notification")
+    def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        connection = connection_of(dispatcher)
+        method = argument(args, kwargs, 0, "method")
+        if getattr(dispatcher, "_closed", False) or _is_aborted_post(method, connection):
+            return None
+        return telemetry.begin_client(describe(method, argument(args, kwargs, 1, "params")), connection)
+
+    return _notifier(telemetry, begin)
+
+
+def _is_aborted_post(method: Any, connection: Connection) -> bool:
+    """On modern HTTP the SDK turns a cancellation into an aborted POST: no message reaches the wire."""
+    return (
+        method == "notifications/cancelled"
+        and not connection.server
+        and connection.endpoint.protocol == "http"
+        and connection.protocol_version in semconv.SESSIONLESS_PROTOCOL_VERSIONS
+    )
+
+
+def notify_single_exchange(telemetry: Telemetry) -> Any:
+    """``_SingleExchangeDispatchContext.notify``: server to client on the response of a modern HTTP request."""
+
+    @contained("describe an outbound notification")
+    def begin(dctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        if dctx.sink is None:
+            return None
+        inbound = operation_of(dctx)
+        connection = inbound.connection if isinstance(inbound, Operation) else Connection(server=True)
+        message = describe(argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params"))
+        return telemetry.begin_client(message, connection)
+
+    return _notifier(telemetry, begin)
+
+
+def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> Any:
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = begin(instance, args, kwargs)
+        if operation is None:
+            return await wrapped(*args, **kwargs)
+        sent = _inject_params(operation, args, kwargs)
+        if sent is None:
+            sent = args, kwargs
+        return await operation.run(wrapped, *sent, _always_success, outcome_of_exception)
+
+    return wrapper
+
+
+def _always_success(_: Any) -> Outcome:
+    return SUCCESS
+
+
+@contained("inject into params._meta")
+def _inject_params(operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    params = propagation.with_injected_meta(argument(args, kwargs, 1, "params"), operation.context)
+    return with_argument(args, kwargs, 1, "params", params) if params is not None else (args, kwargs)
+
+
+def inject_trace_context(telemetry: Telemetry) -> Any:
+    """The dispatcher's ``inject_trace_context``: ours also removes what a forwarded ``_meta`` brought along."""
+
+    @contained("inject into params._meta")
+    def inject(meta: dict[str, Any]) -> None:
+        if otel_context.get_current():
+            propagation.inject(meta)
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        inject(argument(args, kwargs, 0, "meta"))
+
+    return wrapper
+
+
+# ----- in process: DirectDispatcher
+
+
+def dispatch_direct_request(telemetry: Telemetry) -> Any:
+    """``DirectDispatcher._dispatch_request``: called on the receiver, in the task of the sender, either direction."""
+    rounds = Rounds()
+
+    @contained("describe an in-process request")
+    def begin(receiver: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        method, params = argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params")
+        request_id = _next_request_id(receiver, argument(args, kwargs, 2, "opts"), "_in_flight_ids")
+        message = describe(method, params, request_id)
+        return telemetry.begin_client(
+            message, _sender_connection(receiver), link=rounds.previous(message, params)
+        )
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = begin(instance, args, kwargs)
+        if operation is None:
+            return await wrapped(*args, **kwargs)
+        sent = _inject_params(operation, args, kwargs) or (args, kwargs)
+
+        def read_error(error: BaseException) -> Outcome:
+            return _outcome_for_sender(error, lost=_closed_before_handling(instance, error))
+
+        return await operation.run(wrapped, *sent, _result_reader(telemetry, operation, rounds), read_error)
+
+    return wrapper
+
+
+def _closed_before_handling(receiver: Any, error: BaseException) -> bool:
+    return bool(getattr(receiver, "_closed", False)) and error_code(error) == CONNECTION_CLOSED
+
+
+def _sender_connection(receiver: Any) -> Connection:
+    sender = getattr(receiver, "_peer", None)
+    return connection_of(sender if sender is not None else receiver)
+
+
+def dispatch_direct_notification(telemetry: Telemetry) -> Any:
+    """``DirectDispatcher._dispatch_notify``: in-process notifications, either direction."""
+
+    @contained("describe an in-process notification")
+    def begin(receiver: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        if getattr(receiver, "_closed", False):
+            return None
+        message = describe(argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params"))
+        return telemetry.begin_client(message, _sender_connection(receiver))
+
+    return _notifier(telemetry, begin)

@@ -1,0 +1,80 @@
+"""Durations of sessions, the same way for both SDK generations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from .. import semconv
+from ..connection import Connection
+from ..message import is_cancellation, outcome_of_exception
+from ..telemetry import Telemetry
+
+_CLOCK = "_otel_mcp_session_clock"
+
+
+class SessionClock:
+    """Measures one session of one side; :meth:`stop` counts once."""
+
+    __slots__ = ("_connection", "_started", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, connection: Connection) -> None:
+        self._telemetry: Telemetry | None = telemetry
+        self._connection = connection
+        self._started = perf_counter()
+
+    def stop(self, error: BaseException | None) -> None:
+        """Record the duration; being cancelled is how sessions are closed, not an error."""
+        telemetry, self._telemetry = self._telemetry, None
+        if telemetry is None or not _is_session(self._connection):
+            return
+        error_type = None
+        if error is not None and not is_cancellation(error):
+            error_type = outcome_of_exception(error).error_type
+        telemetry.end_session(self._connection, perf_counter() - self._started, error_type)
+
+
+def _is_session(connection: Connection) -> bool:
+    """HTTP without a session id (stateless servers, revision 2026-07-28) has no session to measure."""
+    if connection.server:
+        return connection.last_http is None or bool(connection.last_http.session_id)
+    return not (
+        connection.endpoint.protocol == "http"
+        and connection.protocol_version in semconv.SESSIONLESS_PROTOCOL_VERSIONS
+    )
+
+
+def session_clock(begin: Callable[[Any], SessionClock | None]) -> Any:
+    """A wrapper for ``__aenter__`` that keeps a running clock on the session."""
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        clock = begin(instance)
+        result = await wrapped(*args, **kwargs)
+        if clock is not None:
+            setattr(instance, _CLOCK, clock)
+        return result
+
+    return wrapper
+
+
+def leave_session(telemetry: Telemetry) -> Any:
+    """A wrapper for ``__aexit__``: stops the clock that :func:`session_clock` started."""
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        error = args[1] if len(args) > 1 else kwargs.get("exc_val")
+        try:
+            result = await wrapped(*args, **kwargs)
+        except BaseException as raised:
+            _stop(instance, error or raised)
+            raise
+        _stop(instance, error)
+        return result
+
+    return wrapper
+
+
+def _stop(session: Any, error: BaseException | None) -> None:
+    clock: SessionClock | None = getattr(session, _CLOCK, None)
+    if clock is not None:
+        clock.stop(error)

@@ -1,0 +1,273 @@
+"""Transports of both SDK generations: what they connect to, and which HTTP request carries which message."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from opentelemetry import context as otel_context
+
+from .. import propagation
+from ..connection import IN_PROCESS, PIPE, Endpoint, HttpRequest, http_request_of
+from ..guard import contained
+from ..telemetry import Telemetry
+from .arguments import argument
+
+_ENDPOINT = "_otel_mcp_endpoint"
+_CONTEXT = "_otel_mcp_context"
+_SCOPE_KEY = "opentelemetry_instrumentation_mcp"
+
+# Set while the POST of one outbound message is prepared: its headers are to carry that message's context.
+_posting: ContextVar[bool] = ContextVar("otel_mcp_posting", default=False)
+
+
+# ----- which transport is behind a stream
+
+
+def _keeper(stream: Any) -> Any:
+    """The object that can keep an attribute for ``stream``: context streams of SDK 2.x have slots."""
+    return getattr(stream, "_inner", stream)
+
+
+def set_endpoint(stream: Any, endpoint: Endpoint) -> None:
+    """Remember what is behind a stream handed to a session."""
+    setattr(_keeper(stream), _ENDPOINT, endpoint)
+
+
+def endpoint_of(*streams: Any) -> Endpoint:
+    """What is behind the streams of a session; :data:`IN_PROCESS` if nothing was remembered."""
+    for stream in streams:
+        endpoint = getattr(_keeper(stream), _ENDPOINT, None)
+        if endpoint is not None:
+            return endpoint
+    return IN_PROCESS
+
+
+def observe_pipe(telemetry: Telemetry) -> Any:
+    """``stdio_client`` and ``stdio_server``."""
+
+    def observe(streams: Any, generator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for stream in streams[:2]:
+            set_endpoint(stream, PIPE)
+
+    return observe
+
+
+def observe_websocket_client(telemetry: Telemetry) -> Any:
+    """``websocket_client`` of SDK 1.x."""
+
+    def observe(streams: Any, generator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        set_endpoint(streams[1], Endpoint.of_url(str(argument(args, kwargs, 0, "url")), "websocket"))
+
+    return observe
+
+
+def observe_websocket_server(telemetry: Telemetry) -> Any:
+    """``websocket_server`` of SDK 1.x."""
+
+    def observe(streams: Any, generator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        set_endpoint(streams[0], Endpoint("tcp", "websocket"))
+
+    return observe
+
+
+class _FixedSession:
+    """A session id that is known once and for all."""
+
+    __slots__ = ("session_id",)
+
+    def __init__(self, session_id: str | None) -> None:
+        self.session_id = session_id
+
+
+def observe_sse_client(telemetry: Telemetry) -> Any:
+    """``sse_client``: all its POSTs are sent by one task of its own, by closures no patch can reach.
+
+    What those closures hold is read from the suspended generator: the endpoint (with the session id), the stream they
+    read from (SDK 1.x: without the sender's context, so the message's context is made current in that task), and the
+    HTTP client (whose request hook adds the context headers).
+    """
+
+    def observe(streams: Any, generator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        variables: dict[str, Any] = dict(generator.ag_frame.f_locals)
+        query = parse_qs(urlsplit(str(variables.get("endpoint_url", ""))).query)
+        session_ids = query.get("session_id") or query.get("sessionId") or [None]
+        endpoint = Endpoint.of_url(str(argument(args, kwargs, 0, "url")), "http", _FixedSession(session_ids[0]))
+        set_endpoint(streams[1], endpoint)
+        state = getattr(streams[1], "_state", None)
+        for value in variables.values():
+            if state is not None and value is not streams[1] and getattr(value, "_state", None) is state:
+                make_context_follow(value)
+            hooks = getattr(value, "event_hooks", None)
+            if isinstance(hooks, dict) and isinstance(hooks.get("request"), list):
+                hooks["request"].append(_inject_into_post(telemetry))
+
+    return observe
+
+
+def _inject_into_post(telemetry: Telemetry) -> Any:
+    @contained("inject into HTTP headers")
+    def inject(request: Any) -> None:
+        if telemetry.active and request.method == "POST":
+            written: dict[str, Any] = {}
+            if propagation.inject(written):
+                request.headers.update(written)
+
+    async def hook(request: Any) -> None:
+        inject(request)
+
+    return hook
+
+
+def make_context_follow(receiver: Any) -> None:
+    """Let the task that receives from ``receiver`` always run in the context of the message it received last."""
+    receive = receiver.receive
+
+    async def receive_with_context() -> Any:
+        item = await receive()
+        context = context_of(item)
+        if context is not None:
+            otel_context.attach(context)
+        return item
+
+    receiver.receive = receive_with_context
+
+
+# ----- the context a message was sent in (SDK 1.x: its transports send from a task of their own)
+
+
+def keep_context(session_message: Any, context: Any) -> None:
+    """Remember the context in which a message was given to its transport."""
+    setattr(session_message, _CONTEXT, context)
+
+
+def context_of(session_message: Any) -> Any:
+    """The context remembered by :func:`keep_context`, None if there is none."""
+    return getattr(session_message, _CONTEXT, None)
+
+
+def post_message(telemetry: Telemetry) -> Any:
+    """``StreamableHTTPTransport._handle_post_request``: the POST belongs to the message it carries."""
+
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        request_context = argument(args, kwargs, 0, "ctx")
+        context = context_of(getattr(request_context, "session_message", None))
+        posting = _posting.set(True)
+        token = otel_context.attach(context) if context is not None else None
+        try:
+            result = await wrapped(*args, **kwargs)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            _leave(token, posting)
+            raise
+        _leave(token, posting)
+        return result
+
+    def _leave(token: Any, posting: Any) -> None:
+        if token is not None:
+            otel_context.detach(token)
+        _posting.reset(posting)
+
+    return wrapper
+
+
+def prepare_headers(telemetry: Telemetry) -> Any:
+    """The method that builds the headers of a POST; a fresh dictionary, which HTTP instrumentations overwrite."""
+
+    @contained("inject into HTTP headers")
+    def add_context(headers: Any) -> None:
+        if _posting.get() and isinstance(headers, dict):
+            propagation.inject(headers)
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        headers = wrapped(*args, **kwargs)
+        add_context(headers)
+        return headers
+
+    return wrapper
+
+
+def write_posts(telemetry: Telemetry) -> Any:
+    """``StreamableHTTPTransport.post_writer``: ties the stream a session writes to, to this transport."""
+
+    @contained("recognise a streamable HTTP transport")
+    def recognise(transport: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        endpoint = Endpoint.of_url(str(transport.url), "http", transport)
+        setattr(transport, _ENDPOINT, endpoint)
+        set_endpoint(argument(args, kwargs, 3, "write_stream"), endpoint)
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        recognise(instance, args, kwargs)
+        return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+def see_response(telemetry: Telemetry) -> Any:
+    """``StreamableHTTPTransport._handle_json_response`` and ``_handle_sse_response``: which HTTP version it is."""
+
+    @contained("read the HTTP version")
+    def learn(transport: Any, response: Any) -> None:
+        endpoint = getattr(transport, _ENDPOINT, None)
+        if endpoint is not None and endpoint.http_version is None:
+            endpoint.http_version = str(response.http_version).removeprefix("HTTP/")
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        learn(instance, argument(args, kwargs, 0, "response"))
+        return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+# ----- servers: the HTTP request that carried a message
+
+
+def serve_post(telemetry: Telemetry) -> Any:
+    """``StreamableHTTPServerTransport._handle_post_request``: keep this request's context beside the message."""
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        _keep_request(argument(args, kwargs, 0, "scope"), getattr(instance, "mcp_session_id", None))
+        return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+def serve_sse_post(telemetry: Telemetry) -> Any:
+    """``SseServerTransport.handle_post_message``: the same; the session id is in the query."""
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        scope = argument(args, kwargs, 0, "scope")
+        _keep_request(scope, _session_in_query(scope))
+        return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+@contained("read the query of an SSE message")
+def _session_in_query(scope: Any) -> str | None:
+    values = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_id")
+    return values[0] if values else None
+
+
+@contained("keep the context of an HTTP request")
+def _keep_request(scope: Any, session_id: str | None) -> None:
+    scope[_SCOPE_KEY] = http_request_of(scope, otel_context.get_current(), session_id)
+
+
+def http_request(metadata: Any) -> HttpRequest | None:
+    """The HTTP request behind the metadata of an inbound message, None on other transports."""
+    request = getattr(metadata, "request_context", None)
+    return http_request_behind(request) if request is not None else None
+
+
+def http_request_behind(request: Any) -> HttpRequest | None:
+    """What is known of a Starlette request: what was kept when its POST came in, else its scope."""
+    scope = getattr(request, "scope", None)
+    if scope is None:
+        return None
+    kept: HttpRequest | None = scope.get(_SCOPE_KEY)
+    if kept is not None:
+        return kept
+    return http_request_of(scope, None, None) if scope.get("type") == "http" else None

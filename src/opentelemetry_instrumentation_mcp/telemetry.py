@@ -1,0 +1,412 @@
+"""The one room that makes spans and metrics: begins and ends operations; knows no library."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+
+from . import propagation, semconv
+from .cardinality import Admission
+from .config import McpConfig
+from .connection import Attributes, Connection, HttpRequest
+from .guard import contained, report
+from .message import SUCCESS, Message, Outcome
+from .version import __version__
+
+SCOPE = __name__.partition(".")[0]
+
+RequestHook = Callable[[Span, Message], None]
+ResponseHook = Callable[[Span, Message, Outcome], None]
+
+_MAX_NAMES = 1000
+_MAX_METHODS = 100
+_MAX_CODES = 100
+
+
+class Operation:
+    """One message seen from one side: its span (if any), its context, its clock.
+
+    ``context`` is what has to be current while the message is sent or handled. ``settle`` may be called any number
+    of times and from anywhere; the first call counts. An operation that is dropped unsettled settles itself.
+    """
+
+    __slots__ = (
+        "_http",
+        "_initial_attributes",
+        "_owned",
+        "_started",
+        "_telemetry",
+        "connection",
+        "context",
+        "message",
+        "outcome",
+        "server",
+        "settled",
+        "span",
+    )
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        message: Message,
+        connection: Connection,
+        context: Context,
+        span: Span | None,
+        *,
+        server: bool,
+        http: HttpRequest | None = None,
+        owned: bool = True,
+        measured: bool = True,
+    ) -> None:
+        self._telemetry = telemetry
+        self.message = message
+        self.connection = connection
+        self.context = context
+        self.span = span
+        self.server = server
+        self.settled = not measured and span is None
+        self.outcome: Outcome | None = None
+        """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
+        self._http = http
+        self._owned = owned
+        self._initial_attributes = connection.attributes(http, message.protocol_version)
+        self._started = perf_counter()
+
+    def settle(self, outcome: Outcome = SUCCESS) -> None:
+        """End the operation with ``outcome``; never raises."""
+        if self.settled:
+            return
+        self.settled = True
+        try:
+            self._telemetry.finish(self, outcome, perf_counter() - self._started)
+        except Exception as error:
+            report("end an operation", error)
+
+    def late_attributes(self) -> Attributes:
+        """What became known of the connection since the beginning: negotiated version, session id."""
+        attributes = self.connection.attributes(self._http, self.message.protocol_version)
+        if attributes is self._initial_attributes:
+            return {}
+        return {key: value for key, value in attributes.items() if key not in self._initial_attributes}
+
+    @property
+    def http(self) -> HttpRequest | None:
+        return self._http
+
+    @property
+    def owned(self) -> bool:
+        """Whether the span is ours to end (it is not if an outer ``execute_tool`` span is reused)."""
+        return self._owned
+
+    async def run(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        read_result: Callable[[Any], Outcome],
+        read_error: Callable[[BaseException], Outcome],
+    ) -> Any:
+        """Await ``call(*args, **kwargs)`` with this operation current, settle it, and return or raise as it did."""
+        token = otel_context.attach(self.context)
+        try:
+            result = await call(*args, **kwargs)
+        except GeneratorExit as error:
+            # An abandoned coroutine is closed in a foreign context, where there is nothing of ours to detach.
+            self.settle(_judge(read_error, error))
+            raise
+        except BaseException as error:
+            otel_context.detach(token)
+            self.settle(_judge(read_error, error))
+            raise
+        otel_context.detach(token)
+        self.settle(_judge(read_result, result))
+        return result
+
+    def __del__(self) -> None:
+        if not self.settled:
+            self.settle(self.outcome or SUCCESS)
+
+
+def _judge(read: Callable[[Any], Outcome], value: Any) -> Outcome:
+    try:
+        return read(value)
+    except Exception as error:
+        report("read the outcome of a message", error)
+        return SUCCESS
+
+
+class Telemetry:
+    """Spans and metrics of one ``instrument()``; without providers of its own it uses the global ones."""
+
+    def __init__(
+        self,
+        config: McpConfig | None = None,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        request_hook: RequestHook | None = None,
+        response_hook: ResponseHook | None = None,
+    ) -> None:
+        self.config = config or McpConfig()
+        self.active = True
+        self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider, schema_url=semconv.SCHEMA_URL)
+        meter = metrics.get_meter(SCOPE, __version__, meter_provider, schema_url=semconv.SCHEMA_URL)
+        self._client_duration, self._server_duration, self._client_session, self._server_session = (
+            meter.create_histogram(
+                name,
+                unit="s",
+                description=description,
+                explicit_bucket_boundaries_advisory=list(semconv.OPERATION_BUCKETS),
+            )
+            for name, description in (
+                (semconv.CLIENT_OPERATION_DURATION, "From sending a message until its response or acknowledgement."),
+                (semconv.SERVER_OPERATION_DURATION, "From receiving a message until its result is sent."),
+                (semconv.CLIENT_SESSION_DURATION, "The time an MCP session was open, seen by the client."),
+                (semconv.SERVER_SESSION_DURATION, "The time an MCP session was open, seen by the server."),
+            )
+        )
+        self._has_own_providers = tracer_provider is not None or meter_provider is not None
+        self._configured = self._has_own_providers
+        self._request_hook = request_hook
+        self._response_hook = response_hook
+        self._excluded = frozenset(self.config.excluded_methods)
+        self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
+        self._targets = Admission(_MAX_NAMES)
+        self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
+
+    def is_active(self) -> bool:
+        """Whether wrappers of this instance do anything; False from ``uninstrument()`` on."""
+        return self.active
+
+    @property
+    def keeps_native_spans(self) -> bool:
+        return self.config.native_spans == "keep"
+
+    def _records(self) -> bool:
+        if not self._configured:
+            # No API tells whether an SDK is there; a proxy provider means that there is none yet.
+            self._configured = not (
+                isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+                and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider"
+            )
+        return self._configured
+
+    def context_to_propagate(self) -> Context | None:
+        """What an outbound message carries if no operation was begun for it: the current context, None if suppressed."""
+        return otel_context.get_current() if is_instrumentation_enabled() else None
+
+    @contained("begin a CLIENT operation")
+    def begin_client(
+        self,
+        message: Message,
+        connection: Connection,
+        *,
+        link: trace.SpanContext | None = None,
+        native: bool = False,
+    ) -> Operation | None:
+        """Begin sending ``message``; None if nothing is to be recorded or propagated.
+
+        Args:
+            link: the span of the round before, in an input-required round trip.
+            native: the library makes a CLIENT span of its own for this message.
+        """
+        current = otel_context.get_current()
+        if not self._records():
+            return None
+        if not is_instrumentation_enabled():
+            return None
+        if message.method in self._excluded:
+            return Operation(self, message, connection, current, None, server=False, measured=False)
+        if native and self.keeps_native_spans:
+            return Operation(self, message, connection, current, None, server=False)
+        outer = self._outer_tool_span(message, current)
+        if outer is not None:
+            outer.set_attributes(self._attributes(message, connection, None))
+            return Operation(self, message, connection, current, outer, server=False, owned=False)
+        links = [Link(link)] if link is not None else None
+        return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
+
+    @contained("begin a SERVER operation")
+    def begin_server(
+        self,
+        message: Message,
+        connection: Connection,
+        meta: object,
+        http: HttpRequest | None = None,
+        *,
+        native: bool = False,
+    ) -> Operation | None:
+        """Begin handling an inbound ``message``; None if nothing is to be recorded or propagated.
+
+        Args:
+            meta: the raw ``params._meta``, of any shape.
+            http: the HTTP request that carried the message.
+            native: the library makes a SERVER span of its own for this message.
+        """
+        if not self._records() and not (isinstance(meta, Mapping) and meta):
+            return None
+        if not is_instrumentation_enabled():
+            return None
+        context, links = propagation.receive(meta, http, self.config.remote_parent)
+        if not self._configured or message.method in self._excluded:
+            return Operation(self, message, connection, context, None, server=True, http=http, measured=False)
+        if native and self.keeps_native_spans:
+            return Operation(self, message, connection, context, None, server=True, http=http)
+        return self._begin(message, connection, context, links, http, SpanKind.SERVER)
+
+    def _begin(
+        self,
+        message: Message,
+        connection: Connection,
+        parent: Context,
+        links: list[Link] | None,
+        http: HttpRequest | None,
+        kind: SpanKind,
+    ) -> Operation:
+        target = message.target
+        if message.uri and self.config.resource_uri_in_span_name:
+            target = message.uri
+        span = self._tracer.start_span(
+            semconv.span_name(message.method, target),
+            parent,
+            kind,
+            self._attributes(message, connection, http),
+            links,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        context = trace.set_span_in_context(span, parent)
+        if self._request_hook is not None and span.is_recording():
+            self._call_hook("call request_hook", self._request_hook, span, message)
+        return Operation(self, message, connection, context, span, server=kind is SpanKind.SERVER, http=http)
+
+    def _attributes(self, message: Message, connection: Connection, http: HttpRequest | None) -> Attributes:
+        method, request_id, target, uri, version = message
+        attributes: Attributes = {
+            semconv.METHOD: semconv.clean(method),
+            **connection.attributes(http, version),
+        }
+        if request_id is not None:
+            attributes[semconv.REQUEST_ID] = semconv.clean(str(request_id))
+        if method == "tools/call":
+            attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
+            if target:
+                attributes[semconv.TOOL_NAME] = semconv.clean(target)
+        elif target and method == "prompts/get":
+            attributes[semconv.PROMPT_NAME] = semconv.clean(target)
+        elif uri:
+            attributes[semconv.RESOURCE_URI] = semconv.clean(uri)
+        return attributes
+
+    def _outer_tool_span(self, message: Message, context: Context) -> Span | None:
+        """The current span, if an agent framework opened it for the very tool that is called now."""
+        if message.method != "tools/call" or not message.target or self.config.execute_tool_span != "reuse":
+            return None
+        span = trace.get_current_span(context)
+        attributes: Any = getattr(span, "attributes", None)
+        if (
+            isinstance(attributes, Mapping)
+            and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
+            and attributes.get(semconv.TOOL_NAME) == message.target
+            and semconv.METHOD not in attributes
+            and span.is_recording()
+        ):
+            return span
+        return None
+
+    def finish(self, operation: Operation, outcome: Outcome, elapsed: float) -> None:
+        """Write the end of ``operation`` into its span and the duration (seconds) into its histogram."""
+        error_type, status_code = outcome.error_type, outcome.status_code
+        if (
+            operation.server
+            and status_code is not None
+            and error_type == status_code
+            and not semconv.is_error(status_code, server=True)
+        ):
+            error_type = None
+        message, connection = operation.message, operation.connection
+        if outcome.protocol_version is not None:
+            connection.protocol_version = outcome.protocol_version
+        elif message.protocol_version is not None and not operation.server and error_type is None:
+            connection.protocol_version = message.protocol_version
+        span = operation.span
+        if span is not None:
+            if span.is_recording():
+                self._describe_end(span, operation, outcome, error_type)
+            if operation.owned:
+                span.end()
+        attributes = self._metric_attributes(operation, error_type, status_code)
+        histogram = self._server_duration if operation.server else self._client_duration
+        histogram.record(elapsed, attributes, operation.context)
+        if error_type is None:
+            self._methods.admit(message.method)
+
+    def _describe_end(self, span: Span, operation: Operation, outcome: Outcome, error_type: str | None) -> None:
+        span.set_attributes(operation.late_attributes())
+        if outcome.status_code is not None:
+            span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
+        if error_type is not None:
+            span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
+            span.set_status(Status(StatusCode.ERROR, semconv.status_text(outcome.status_code, outcome.text)))
+        if self._response_hook is not None:
+            self._call_hook("call response_hook", self._response_hook, span, operation.message, outcome)
+
+    def _metric_attributes(self, operation: Operation, error_type: str | None, status_code: str | None) -> Attributes:
+        message, connection = operation.message, operation.connection
+        method, target = message.method, message.target
+        if method not in self._methods and (error_type or status_code or not self._methods.admit(method)):
+            method = semconv.OTHER
+        if target is not None and target not in self._targets:
+            if error_type or status_code or not self._targets.admit(target):
+                target = None
+        if status_code is not None and not self._codes.admit(status_code):
+            error_type = semconv.OTHER if error_type == status_code else error_type
+            status_code = semconv.OTHER
+        shared = connection.metric_attributes(operation.http, message.protocol_version)
+        key = (method, target, error_type, status_code)
+        attributes = connection.metric_cache.get(key)
+        if attributes is None:
+            attributes = {semconv.METHOD: method, **shared}
+            if method == "tools/call":
+                attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
+            if target is not None:
+                attributes[semconv.TOOL_NAME if method == "tools/call" else semconv.PROMPT_NAME] = target
+            if status_code is not None:
+                attributes[semconv.STATUS_CODE] = status_code
+            if error_type is not None:
+                attributes[semconv.ERROR_TYPE] = error_type
+            if len(connection.metric_cache) < _MAX_METHODS:
+                connection.metric_cache[key] = attributes
+        return attributes
+
+    @contained("learn the names of tools and prompts")
+    def admit_names(self, method: str, result: object) -> None:
+        """Let the tools or prompts of a listing (a raw ``tools/list`` or ``prompts/list`` result) appear on metrics."""
+        key = "tools" if method == "tools/list" else "prompts"
+        entries: Any = result.get(key) if isinstance(result, Mapping) else None
+        for entry in entries or ():
+            name = entry.get("name") if isinstance(entry, Mapping) else None
+            if isinstance(name, str) and len(name) <= semconv.MAX_NAME and not self._targets.admit(name):
+                return
+
+    @contained("record the duration of a session")
+    def end_session(self, connection: Connection, seconds: float, error_type: str | None) -> None:
+        """Record that a session of ``connection`` ended after ``seconds``, with an error if ``error_type`` is given."""
+        wanted = (semconv.PROTOCOL_VERSION, semconv.NETWORK_PROTOCOL_NAME, semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
+        shared = connection.metric_attributes()
+        attributes: Attributes = {key: shared[key] for key in wanted if key in shared}
+        if error_type is not None:
+            attributes[semconv.ERROR_TYPE] = semconv.clean(error_type)
+        (self._server_session if connection.server else self._client_session).record(seconds, attributes)
+
+    def _call_hook(self, place: str, hook: Callable[..., None], *args: Any) -> None:
+        try:
+            hook(*args)
+        except Exception as error:
+            report(place, error)
