@@ -63,7 +63,7 @@ class HttpRequest(NamedTuple):
     """The HTTP request that carried a message to a server.
 
     ``context`` is the OpenTelemetry context of the task that serves this request, None if it is unknown;
-    ``headers`` are the ASGI pairs, lower-case names.
+    ``headers`` are the ASGI pairs, lower-case names; ``transport`` is the library's object that answers the request.
     """
 
     context: Any
@@ -73,83 +73,98 @@ class HttpRequest(NamedTuple):
     http_version: str | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
     protocol: str = "http"
+    transport: Any = None
+
+
+class View:
+    """The attributes of the messages that go one way, valid as long as ``known`` is what is known."""
+
+    __slots__ = ("attributes", "known", "metric_attributes", "metric_cache")
+
+    def __init__(self) -> None:
+        self.known: tuple[Any, ...] = ()
+        self.attributes: Attributes = {}
+        self.metric_attributes: Attributes = {}
+        self.metric_cache: dict[tuple[Any, ...], Attributes] = {}
 
 
 class Connection:
-    """One MCP connection of one side; several messages share its attributes."""
+    """One MCP connection of one side (``server`` tells which); its messages share their attributes."""
 
-    __slots__ = (
-        "_attributes",
-        "_known",
-        "_metric_attributes",
-        "endpoint",
-        "last_http",
-        "metric_cache",
-        "protocol_version",
-        "server",
-    )
+    __slots__ = ("_inbound", "_outbound", "endpoint", "last_http", "protocol_version", "server")
 
     def __init__(self, *, server: bool, endpoint: Endpoint = IN_PROCESS) -> None:
         self.server = server
         self.endpoint = endpoint
         self.protocol_version: str | None = None
         self.last_http: HttpRequest | None = None
-        self.metric_cache: dict[tuple[Any, ...], Attributes] = {}
-        self._known: tuple[Any, ...] = ()
-        self._attributes: Attributes = {}
-        self._metric_attributes: Attributes = {}
+        self._inbound = View()
+        self._outbound = View()
 
-    def attributes(self, http: HttpRequest | None = None, protocol_version: str | None = None) -> Attributes:
-        """Span attributes of a message on this connection; the caller must not change the dictionary."""
-        self._refresh(http, protocol_version)
-        return self._attributes
+    def view(self, *, inbound: bool, http: HttpRequest | None = None, protocol_version: str | None = None) -> View:
+        """What to say about a message of this connection.
 
-    def metric_attributes(self, http: HttpRequest | None = None, protocol_version: str | None = None) -> Attributes:
-        """The low-cardinality part of :meth:`attributes`; the caller must not change the dictionary."""
-        self._refresh(http, protocol_version)
-        return self._metric_attributes
-
-    def _refresh(self, http: HttpRequest | None, protocol_version: str | None) -> None:
-        endpoint = self.endpoint
-        source = endpoint.session_source
-        version = protocol_version or self.protocol_version
+        Args:
+            inbound: whether it is received here. Addresses are those of a client span's server and a server span's
+                client, so a message that runs against the roles of the connection has none.
+            http: the HTTP request that carried it here.
+            protocol_version: the revision the message itself claims.
+        """
         if http is not None:
             self.last_http = http
-            known = (version, http.session_id, http.http_version, http.client_address, http.client_port, http.protocol)
-        else:
+        elif self.server:
+            http = self.last_http
+        view = self._inbound if inbound else self._outbound
+        version = protocol_version or self.protocol_version
+        endpoint = self.endpoint
+        if http is None:
+            source = endpoint.session_source
             known = (version, source.session_id if source is not None else None, endpoint.http_version, endpoint)
-        if known == self._known:
-            return
+        elif inbound:
+            known = (version, http.session_id, http.http_version, http.client_address, http.client_port)
+        else:
+            known = (version, http.session_id, http.http_version)
+        if known != view.known:
+            self._describe(view, version, known[1], http, inbound)
+            view.known = known
+        return view
+
+    def _describe(
+        self, view: View, version: str | None, session_id: str | None, http: HttpRequest | None, inbound: bool
+    ) -> None:
+        endpoint = self.endpoint
         shared: Attributes = {}
         if version:
             shared[semconv.PROTOCOL_VERSION] = semconv.clean(version)
-        transport, protocol, http_version = endpoint.transport, endpoint.protocol, endpoint.http_version
         if http is not None:
             transport, protocol, http_version = "tcp", http.protocol, http.http_version
+        else:
+            transport, protocol, http_version = endpoint.transport, endpoint.protocol, endpoint.http_version
         if transport:
             shared[semconv.NETWORK_TRANSPORT] = transport
         if protocol:
             shared[semconv.NETWORK_PROTOCOL_NAME] = protocol
         if http_version:
             shared[semconv.NETWORK_PROTOCOL_VERSION] = http_version
-        if endpoint.address and not self.server:
+        if endpoint.address and not self.server and not inbound:
             shared[semconv.SERVER_ADDRESS] = semconv.clean(endpoint.address)
             if endpoint.port is not None:
                 shared[semconv.SERVER_PORT] = endpoint.port
         attributes = dict(shared)
-        session_id = known[1]
-        if isinstance(session_id, str) and session_id and version not in semconv.SESSIONLESS_PROTOCOL_VERSIONS:
+        if session_id and version not in semconv.SESSIONLESS_PROTOCOL_VERSIONS:
             attributes[semconv.SESSION_ID] = semconv.clean(session_id)
-        if http is not None and self.server and http.client_address:
+        if http is not None and self.server and inbound and http.client_address:
             attributes[semconv.CLIENT_ADDRESS] = semconv.clean(http.client_address)
             if http.client_port is not None:
                 attributes[semconv.CLIENT_PORT] = http.client_port
-        if shared != self._metric_attributes:
-            self.metric_cache = {}
-        self._known, self._attributes, self._metric_attributes = known, attributes, shared
+        if shared != view.metric_attributes:
+            view.metric_attributes, view.metric_cache = shared, {}
+        view.attributes = attributes
 
 
-def http_request_of(scope: Mapping[str, Any], context: Any, session_id: str | None, protocol: str = "http") -> HttpRequest:
+def http_request_of(
+    scope: Mapping[str, Any], context: Any, session_id: str | None, transport: Any = None
+) -> HttpRequest:
     """Describe the request of an ASGI ``scope``."""
     client = scope.get("client") or (None, None)
     return HttpRequest(
@@ -159,5 +174,6 @@ def http_request_of(scope: Mapping[str, Any], context: Any, session_id: str | No
         client[1] if isinstance(client[1], int) and client[1] else None,
         scope.get("http_version"),
         scope.get("headers") or (),
-        protocol,
+        "http",
+        transport,
     )

@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from . import propagation, semconv
 from .cardinality import Admission
 from .config import McpConfig
-from .connection import Attributes, Connection, HttpRequest
+from .connection import Attributes, Connection, HttpRequest, View
 from .guard import contained, report
 from .message import SUCCESS, Message, Outcome
 from .version import __version__
@@ -76,7 +76,7 @@ class Operation:
         """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
         self._http = http
         self._owned = owned
-        self._initial_attributes = connection.attributes(http, message.protocol_version)
+        self._initial_attributes = self.view().attributes
         self._started = perf_counter()
 
     def settle(self, outcome: Outcome = SUCCESS) -> None:
@@ -91,14 +91,16 @@ class Operation:
 
     def late_attributes(self) -> Attributes:
         """What became known of the connection since the beginning: negotiated version, session id."""
-        attributes = self.connection.attributes(self._http, self.message.protocol_version)
+        attributes = self.view().attributes
         if attributes is self._initial_attributes:
             return {}
         return {key: value for key, value in attributes.items() if key not in self._initial_attributes}
 
-    @property
-    def http(self) -> HttpRequest | None:
-        return self._http
+    def view(self) -> View:
+        """What is known of the connection now, seen by this message."""
+        return self.connection.view(
+            inbound=self.server, http=self._http, protocol_version=self.message.protocol_version
+        )
 
     @property
     def owned(self) -> bool:
@@ -227,7 +229,7 @@ class Telemetry:
             return Operation(self, message, connection, current, None, server=False)
         outer = self._outer_tool_span(message, current)
         if outer is not None:
-            outer.set_attributes(self._attributes(message, connection, None))
+            outer.set_attributes(self._attributes(message, connection, None, inbound=False))
             return Operation(self, message, connection, current, outer, server=False, owned=False)
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
@@ -276,7 +278,7 @@ class Telemetry:
             semconv.span_name(message.method, target),
             parent,
             kind,
-            self._attributes(message, connection, http),
+            self._attributes(message, connection, http, inbound=kind is SpanKind.SERVER),
             links,
             record_exception=False,
             set_status_on_exception=False,
@@ -286,11 +288,13 @@ class Telemetry:
             self._call_hook("call request_hook", self._request_hook, span, message)
         return Operation(self, message, connection, context, span, server=kind is SpanKind.SERVER, http=http)
 
-    def _attributes(self, message: Message, connection: Connection, http: HttpRequest | None) -> Attributes:
+    def _attributes(
+        self, message: Message, connection: Connection, http: HttpRequest | None, *, inbound: bool
+    ) -> Attributes:
         method, request_id, target, uri, version = message
         attributes: Attributes = {
             semconv.METHOD: semconv.clean(method),
-            **connection.attributes(http, version),
+            **connection.view(inbound=inbound, http=http, protocol_version=version).attributes,
         }
         if request_id is not None:
             attributes[semconv.REQUEST_ID] = semconv.clean(str(request_id))
@@ -344,8 +348,6 @@ class Telemetry:
         attributes = self._metric_attributes(operation, error_type, status_code)
         histogram = self._server_duration if operation.server else self._client_duration
         histogram.record(elapsed, attributes, operation.context)
-        if error_type is None:
-            self._methods.admit(message.method)
 
     def _describe_end(self, span: Span, operation: Operation, outcome: Outcome, error_type: str | None) -> None:
         span.set_attributes(operation.late_attributes())
@@ -358,8 +360,7 @@ class Telemetry:
             self._call_hook("call response_hook", self._response_hook, span, operation.message, outcome)
 
     def _metric_attributes(self, operation: Operation, error_type: str | None, status_code: str | None) -> Attributes:
-        message, connection = operation.message, operation.connection
-        method, target = message.method, message.target
+        method, target = operation.message.method, operation.message.target
         if method not in self._methods and (error_type or status_code or not self._methods.admit(method)):
             method = semconv.OTHER
         if target is not None and target not in self._targets:
@@ -368,11 +369,11 @@ class Telemetry:
         if status_code is not None and not self._codes.admit(status_code):
             error_type = semconv.OTHER if error_type == status_code else error_type
             status_code = semconv.OTHER
-        shared = connection.metric_attributes(operation.http, message.protocol_version)
+        view = operation.view()
         key = (method, target, error_type, status_code)
-        attributes = connection.metric_cache.get(key)
+        attributes = view.metric_cache.get(key)
         if attributes is None:
-            attributes = {semconv.METHOD: method, **shared}
+            attributes = {semconv.METHOD: method, **view.metric_attributes}
             if method == "tools/call":
                 attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
             if target is not None:
@@ -381,8 +382,8 @@ class Telemetry:
                 attributes[semconv.STATUS_CODE] = status_code
             if error_type is not None:
                 attributes[semconv.ERROR_TYPE] = error_type
-            if len(connection.metric_cache) < _MAX_METHODS:
-                connection.metric_cache[key] = attributes
+            if len(view.metric_cache) < _MAX_METHODS:
+                view.metric_cache[key] = attributes
         return attributes
 
     @contained("learn the names of tools and prompts")
@@ -399,7 +400,7 @@ class Telemetry:
     def end_session(self, connection: Connection, seconds: float, error_type: str | None) -> None:
         """Record that a session of ``connection`` ended after ``seconds``, with an error if ``error_type`` is given."""
         wanted = (semconv.PROTOCOL_VERSION, semconv.NETWORK_PROTOCOL_NAME, semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
-        shared = connection.metric_attributes()
+        shared = connection.view(inbound=connection.server).metric_attributes
         attributes: Attributes = {key: shared[key] for key in wanted if key in shared}
         if error_type is not None:
             attributes[semconv.ERROR_TYPE] = semconv.clean(error_type)

@@ -19,6 +19,7 @@ SDK_V1 = (
     Target("sdk_v1", _SESSION, "BaseSession.__aexit__", "sdk_v1:leave_session", "the end of sessions", 1),
     Target("sdk_v1", _SESSION, "RequestResponder.cancel", "sdk_v1:cancel_request", "cancellation by the peer", 1),
     Target("sdk_v1", _CLIENT_SESSION, "ClientSession._received_request", "sdk_v1:receive_request", "", 1),
+    Target("sdk_v1", _CLIENT_SESSION, "ClientSession._received_notification", "sdk_v1:receive_notification", "", 1),
     Target("sdk_v1", "mcp.server.session", "ServerSession._received_request", "sdk_v1:receive_request", "", 1),
     Target(
         "sdk_v1",

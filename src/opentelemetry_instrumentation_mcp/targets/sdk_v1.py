@@ -90,17 +90,15 @@ def cancel_request(telemetry: Telemetry) -> Any:
 
 
 def receive_request(telemetry: Telemetry) -> Any:
-    """``_received_request`` of both sessions: catches the first request of a session older than ``instrument()``."""
+    """``_received_request`` of both sessions: catches the requests of sessions older than ``instrument()``."""
 
     @contained("describe an inbound request")
     def begin(session: Any, responder: Any) -> Operation | None:
         taps = taps_of(telemetry, session)
-        if responder.request_id in taps.inbound:
+        if taps.sees_inbound:
             return None
-        request = responder.request.root
-        params = request.params.model_dump(by_alias=True, mode="json") if request.params is not None else None
         http = http_request(getattr(responder, "message_metadata", None))
-        return taps.begin_inbound(request.method, params, responder.request_id, http)
+        return taps.begin_inbound(*_raw(responder.request), responder.request_id, http)
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, argument(args, kwargs, 0, "responder"))
@@ -112,18 +110,38 @@ def receive_request(telemetry: Telemetry) -> Any:
 
 
 def receive_notification(telemetry: Telemetry) -> Any:
-    """``ServerSession._received_notification``: accepted ones are handled by a task of the server."""
+    """``_received_notification`` of both sessions: what a server accepts is handled by another task.
+
+    Catches the notifications of sessions older than ``instrument()``, too.
+    """
+
+    @contained("describe an inbound notification")
+    def begin(session: Any, notification: Any) -> Operation | None:
+        taps = taps_of(telemetry, session)
+        if taps.sees_inbound:
+            return None
+        return taps.begin_inbound(*_raw(notification), None, None)
 
     @contained("hand a notification over")
     def hand_over(session: Any, notification: Any) -> None:
-        taps_of(telemetry, session).hand_over(notification.root)
+        if is_server_session(session):
+            taps_of(telemetry, session).hand_over(notification.root)
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        notification = argument(args, kwargs, 0, "notification")
+        operation = begin(instance, notification)
+        if operation is not None:
+            return await operation.run(wrapped, args, kwargs, lambda _: SUCCESS, outcome_of_exception)
         result = await wrapped(*args, **kwargs)
-        hand_over(instance, argument(args, kwargs, 0, "notification"))
+        hand_over(instance, notification)
         return result
 
     return wrapper
+
+
+def _raw(message: Any) -> tuple[str, Any]:
+    params = getattr(message.root, "params", None)
+    return message.root.method, params.model_dump(by_alias=True, mode="json") if params is not None else None
 
 
 def handle_message(telemetry: Telemetry) -> Any:

@@ -1,7 +1,7 @@
 """SDK 1.x: every JSON-RPC message of a session, seen at the two streams it talks through.
 
 The SDK answers some messages by itself, writes others past ``send_request``, and forgets the context of most; only its
-streams see each of them. A tap replaces ``receive`` of the one and ``send`` of the other, on the instance.
+streams see each of them. A tap is a transparent proxy in the place of a stream.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import wrapt
 from opentelemetry import context as otel_context
 
 from .. import propagation
@@ -18,7 +19,7 @@ from ..guard import contained
 from ..message import CANCELLED, SUCCESS, Outcome, describe, outcome_of_error, outcome_of_exception, outcome_of_result
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
 from ..telemetry import Operation, Telemetry
-from .transports import endpoint_of, http_request, keep_context
+from .transports import endpoint_of, http_request, is_dropped, keep_context
 
 _TAPS = "_otel_mcp_taps"
 
@@ -37,12 +38,15 @@ class Taps:
         self._handed_over: dict[int, tuple[Any, Operation]] = {}
         self._notification: Operation | None = None
         self._outer_context: Any = None
+        self.sees_inbound = False
+        """False for the receive loop of a session older than ``instrument()``: it holds on to the bare stream."""
 
     # ----- inbound, in the session's receive loop: what happens until the next message belongs to the last one
 
     @contained("trace an inbound message")
     def arrived(self, item: Any) -> None:
         """A message came off the read stream; its operation becomes current in the receive loop."""
+        self.sees_inbound = True
         root = getattr(getattr(item, "message", None), "root", None)
         if root is None:
             return
@@ -122,6 +126,8 @@ class Taps:
             return operation
         request_id = getattr(root, "id", None)
         operation = self.outbound.get(request_id) if request_id is not None else None
+        if request_id is None and is_dropped(self.connection, getattr(item.metadata, "related_request_id", None)):
+            return None
         if operation is None:
             operation = self.telemetry.begin_client(describe(method, root.params, request_id), self.connection)
             if operation is not None and request_id is not None:
@@ -177,8 +183,8 @@ def taps_of(telemetry: Telemetry, session: Any) -> Taps:
     taps: Taps | None = getattr(session, _TAPS, None)
     if taps is None:
         taps = Taps(telemetry, session, server=is_server_session(session))
-        _tap(session._read_stream, "receive", taps, _tapped_receive)
-        _tap(session._write_stream, "send", taps, _tapped_send)
+        session._read_stream = _TappedStream(session._read_stream, taps)
+        session._write_stream = _TappedStream(session._write_stream, taps)
         setattr(session, _TAPS, taps)
     taps.telemetry = telemetry
     return taps
@@ -189,30 +195,42 @@ def is_server_session(session: Any) -> bool:
     return any(kind.__name__ == "ServerSession" for kind in type(session).__mro__)
 
 
-def _tap(stream: Any, method: str, taps: Taps, tapped: Callable[[Any, Any], Any]) -> None:
-    if getattr(stream, _TAPS, None) is None:
-        setattr(stream, method, tapped(stream, getattr(stream, method)))
-    setattr(stream, _TAPS, taps)
+class _TappedStream(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt 1.x has no type information
+    """A stream of a session that shows its taps what passes; in everything else the stream itself."""
 
+    def __init__(self, stream: Any, taps: Taps) -> None:
+        super().__init__(stream)
+        self._self_taps = taps
 
-def _tapped_receive(stream: Any, receive: Any) -> Any:
-    async def tapped() -> Any:
-        taps: Taps = getattr(stream, _TAPS)
+    async def __aenter__(self) -> Any:
+        await self.__wrapped__.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> Any:
+        return await self.__wrapped__.__aexit__(*exception)
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._self_receive(self.__wrapped__.__anext__)
+
+    async def receive(self) -> Any:
+        return await self._self_receive(self.__wrapped__.receive)
+
+    async def _self_receive(self, receive: Callable[[], Any]) -> Any:
+        taps = self._self_taps
         taps.next_awaited()
         item = await receive()
         if taps.telemetry.active:
             taps.arrived(item)
         return item
 
-    return tapped
-
-
-def _tapped_send(stream: Any, send: Any) -> Any:
-    async def tapped(item: Any) -> None:
-        taps: Taps = getattr(stream, _TAPS)
+    async def send(self, item: Any) -> Any:
+        taps = self._self_taps
         operation = taps.leaving(item) if taps.telemetry.active else None
         if operation is None:
-            return await send(item)
-        return await operation.run(send, (item,), {}, lambda _: operation.outcome or SUCCESS, outcome_of_exception)
-
-    return tapped
+            return await self.__wrapped__.send(item)
+        return await operation.run(
+            self.__wrapped__.send, (item,), {}, lambda _: operation.outcome or SUCCESS, outcome_of_exception
+        )

@@ -23,6 +23,7 @@ from ..telemetry import Operation, Telemetry
 from .arguments import argument, with_argument
 from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, error_code, operation_of
 from .sdk_v2_rounds import Rounds
+from .transports import is_dropped
 
 _ANSWERED = "_otel_mcp_answered"
 
@@ -122,7 +123,8 @@ def notify(telemetry: Telemetry) -> Any:
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         connection = connection_of(dispatcher)
         method = argument(args, kwargs, 0, "method")
-        if getattr(dispatcher, "_closed", False) or _is_aborted_post(method, connection):
+        related = kwargs.get("_related_request_id")
+        if getattr(dispatcher, "_closed", False) or _is_aborted_post(method, connection) or is_dropped(connection, related):
             return None
         return telemetry.begin_client(describe(method, argument(args, kwargs, 1, "params")), connection)
 

@@ -36,13 +36,11 @@ class SessionClock:
 
 
 def _is_session(connection: Connection) -> bool:
-    """HTTP without a session id (stateless servers, revision 2026-07-28) has no session to measure."""
-    if connection.server:
-        return connection.last_http is None or bool(connection.last_http.session_id)
-    return not (
-        connection.endpoint.protocol == "http"
-        and connection.protocol_version in semconv.SESSIONLESS_PROTOCOL_VERSIONS
-    )
+    """HTTP without a session id (stateless servers) and HTTP at 2026-07-28 have no session to measure."""
+    http = connection.last_http
+    if connection.protocol_version in semconv.SESSIONLESS_PROTOCOL_VERSIONS:
+        return http is None and connection.endpoint.protocol != "http"
+    return http is None or bool(http.session_id)
 
 
 def session_clock(begin: Callable[[Any], SessionClock | None]) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from opentelemetry import context as otel_context
 
 from .. import propagation
-from ..connection import IN_PROCESS, PIPE, Endpoint, HttpRequest, http_request_of
+from ..connection import IN_PROCESS, PIPE, Connection, Endpoint, HttpRequest, http_request_of
 from ..guard import contained
 from ..telemetry import Telemetry
 from .arguments import argument
@@ -17,6 +17,7 @@ from .arguments import argument
 _ENDPOINT = "_otel_mcp_endpoint"
 _CONTEXT = "_otel_mcp_context"
 _SCOPE_KEY = "opentelemetry_instrumentation_mcp"
+_GET_STREAM = "_GET_stream"
 
 # Set while the POST of one outbound message is prepared: its headers are to carry that message's context.
 _posting: ContextVar[bool] = ContextVar("otel_mcp_posting", default=False)
@@ -228,7 +229,7 @@ def serve_post(telemetry: Telemetry) -> Any:
     """``StreamableHTTPServerTransport._handle_post_request``: keep this request's context beside the message."""
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        _keep_request(argument(args, kwargs, 0, "scope"), getattr(instance, "mcp_session_id", None))
+        _keep_request(argument(args, kwargs, 0, "scope"), getattr(instance, "mcp_session_id", None), instance)
         return wrapped(*args, **kwargs)
 
     return wrapper
@@ -252,8 +253,19 @@ def _session_in_query(scope: Any) -> str | None:
 
 
 @contained("keep the context of an HTTP request")
-def _keep_request(scope: Any, session_id: str | None) -> None:
-    scope[_SCOPE_KEY] = http_request_of(scope, otel_context.get_current(), session_id)
+def _keep_request(scope: Any, session_id: str | None, transport: Any = None) -> None:
+    scope[_SCOPE_KEY] = http_request_of(scope, otel_context.get_current(), session_id, transport)
+
+
+def is_dropped(connection: Connection, related_request_id: Any) -> bool:
+    """Whether a server's notification goes nowhere: its streamable HTTP transport has no stream to put it on."""
+    transport = connection.last_http.transport if connection.server and connection.last_http is not None else None
+    streams = getattr(transport, "_request_streams", None)
+    if streams is None or getattr(transport, "_event_store", None) is not None:
+        return False
+    if related_request_id is None:
+        return _GET_STREAM not in streams
+    return bool(getattr(transport, "is_json_response_enabled", False)) or str(related_request_id) not in streams
 
 
 def http_request(metadata: Any) -> HttpRequest | None:
