@@ -61,16 +61,17 @@ class Recorder:
     def metrics(self) -> Any:
         return self.reader.get_metrics_data()
 
-    def points(self, name: str) -> list[Any]:
+    def all_points(self) -> dict[str, list[Any]]:
         data = self.metrics()
-        return [
-            point
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == name
-            for point in metric.data.data_points
-        ]
+        found: dict[str, list[Any]] = {}
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    found.setdefault(metric.name, []).extend(metric.data.data_points)
+        return found
+
+    def points(self, name: str) -> list[Any]:
+        return self.all_points().get(name, [])
 
     def clear(self) -> None:
         self.exporter.clear()

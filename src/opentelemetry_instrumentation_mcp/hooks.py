@@ -136,7 +136,7 @@ class Patcher:
         library = target.module.partition(".")[0]
         if target.major is not None and target.major != _major_version(library):
             return
-        found = _find(module, target.attribute)
+        found = find_attribute(module, target.attribute)
         if found is None:
             if _is_initializing(module):
                 self._half_imported.add(target.module)
@@ -220,7 +220,8 @@ def _on_import(module: ModuleType) -> None:
         report("handle the import of a library", error)
 
 
-def _find(module: ModuleType, attribute: str) -> tuple[Any, str] | None:
+def find_attribute(module: ModuleType, attribute: str) -> tuple[Any, str] | None:
+    """The owner and the name of the first alternative of ``attribute`` that exists, None if none does."""
     for alternative in attribute.split("|"):
         owner, _, name = alternative.rpartition(".")
         parent: Any = getattr(module, owner, None) if owner else module
@@ -234,6 +235,11 @@ def _generator_cell(function: Any) -> Any:
     if not isinstance(function, FunctionType) or "func" not in function.__code__.co_freevars:
         return None
     return (function.__closure__ or ())[function.__code__.co_freevars.index("func")]
+
+
+def is_ours(function: Any) -> bool:
+    """Whether ``function`` is a wrapper put in place by this engine."""
+    return isinstance(function, _Wrapper)
 
 
 def _is_initializing(module: ModuleType) -> bool:
@@ -251,18 +257,3 @@ def _version(library: str) -> str:
 def _major_version(library: str) -> int | None:
     major = _version(library).partition(".")[0]
     return int(major) if major.isdigit() else None
-
-
-def foreign_wrapper(target: Target) -> str | None:
-    """The module of a wrapper around ``target`` that is not ours, None if there is none."""
-    module = sys.modules.get(target.module)
-    found = _find(module, target.attribute) if module is not None else None
-    if found is None:
-        return None
-    function = vars(found[0]).get(found[1])
-    while function is not None:
-        wrapper = getattr(function, "_self_wrapper", None)
-        if wrapper is not None and not isinstance(function, _Wrapper):
-            return str(getattr(wrapper, "__module__", "unknown"))
-        function = getattr(function, "__wrapped__", None)
-    return None

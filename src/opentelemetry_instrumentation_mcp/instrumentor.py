@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
@@ -11,6 +12,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from .config import McpConfig
 from .guard import forget_reports, report
 from .hooks import Patcher
+from .rivals import report_rivals
 from .targets import LIBRARIES, TARGETS
 from .telemetry import Telemetry
 
@@ -50,6 +52,7 @@ class McpInstrumentor(BaseInstrumentor):
             )
             disabled = frozenset(config.disabled_targets)
             targets = tuple(target for target in TARGETS if target.name not in disabled)
+            self._telemetry.on_first_operation = partial(report_rivals, targets)
             self._patcher = Patcher(targets, self._telemetry, self._telemetry.is_active, LIBRARIES)
             self._patcher.apply()
         except Exception as error:

@@ -177,6 +177,8 @@ class Telemetry:
         self._configured = self._has_own_providers
         self._request_hook = request_hook
         self._response_hook = response_hook
+        self.on_first_operation: Callable[[], None] | None = None
+        """Called once, when the first span is about to be made: by then every instrumentation is in place."""
         self._excluded = frozenset(self.config.excluded_methods)
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
@@ -271,6 +273,9 @@ class Telemetry:
         http: HttpRequest | None,
         kind: SpanKind,
     ) -> Operation:
+        if self.on_first_operation is not None:
+            self.on_first_operation, call = None, self.on_first_operation
+            call()
         target = message.target
         if message.uri and self.config.resource_uri_in_span_name:
             target = message.uri

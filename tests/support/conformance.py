@@ -560,6 +560,7 @@ def message_spans(spans: Iterable[SpanLike]) -> list[Any]:
 
 
 def _options(
+    *,
     content: bool = False,
     resource_uri_in_name: bool = False,
     extra: Collection[str] = (),
@@ -698,8 +699,8 @@ def assert_conformant(
     """Raise what ``check_spans`` and ``check_metrics`` find, and if there is nothing to look at.
 
     ``metrics`` that are given must not be None: that is what a reader returns when nothing was recorded.
-    ``known`` maps the name of a rule that is broken for a reason to that reason; a rule that is not broken any
-    more does not belong there and fails too.
+    ``known`` maps the name of a rule that is broken for a reason to that reason; a rule that is not broken
+    any more does not belong there and fails too.
     """
     spans = list(spans)
     known = dict(known or {})
@@ -783,8 +784,8 @@ def assert_message_spans(
 ) -> None:
     """One CLIENT span and one SERVER span for each request and each notification on the wire, and no others.
 
-    Both have the message's method and id, and the CLIENT span is the parent of the SERVER span. Give it the log
-    of one hop or of several, but each message once; all spans must have ended.
+    Both have the message's method and id, and the CLIENT span is the parent of the SERVER span. Give it the
+    log of one hop or of several, but each message once; all spans must have ended.
     """
     wire, spans = list(wire), list(spans)
     if not any(message.is_call for message in wire):

@@ -338,6 +338,7 @@ async def connect(
     tap: Callable[[Any], Any] | None = None,
     command: list[str] | None = None,
     env: dict[str, str] | None = None,
+    base_url: str | None = None,
 ) -> AsyncIterator[Peer]:
     """A client connected over ``transport``.
 
@@ -347,6 +348,7 @@ async def connect(
         middleware: wraps the ASGI application (outermost).
         tap: called with the client's streams, returns those to use.
         command: the stdio server's command.
+        base_url: of an HTTP server that is running already.
     """
     callbacks = Callbacks()
     async with AsyncExitStack() as stack:
@@ -364,8 +366,9 @@ async def connect(
             parameters = stdio_parameters(*(command or server_command()), env=env)
             streams = await stack.enter_async_context(stdio_client(parameters))
         else:
-            app = http_app(server or build_server(), transport)
-            base_url = await stack.enter_async_context(serve(middleware(app) if middleware else app))
+            if base_url is None:
+                app = http_app(server or build_server(), transport)
+                base_url = await stack.enter_async_context(serve(middleware(app) if middleware else app))
             streams = await stack.enter_async_context(http_streams(base_url, transport))
         if tap is not None:
             streams = tap(streams)

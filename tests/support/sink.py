@@ -123,6 +123,8 @@ class OtlpSink:
         self._bodies: list[Body] = []
         self._rejected: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        # Closing waits for requests that are under way: each is one connection, so none lasts.
+        self._server.daemon_threads = False
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> OtlpSink:
@@ -165,7 +167,7 @@ class OtlpSink:
             return list(self._rejected)
 
     def contains(self, needle: bytes | str) -> bool:
-        """Whether the text is anywhere in what was exported: names, attributes, events, status, resource, logs."""
+        """Whether the text is anywhere in what was exported, be it name, attribute, event, status or log."""
         wanted = needle.encode() if isinstance(needle, str) else needle
         return any(wanted in body.raw for body in self.bodies)
 
@@ -193,22 +195,26 @@ class OtlpSink:
             self._rejected.clear()
 
     def wait_for(self, predicate: Callable[[OtlpSink], T], timeout: float = 10.0) -> T:
-        """Wait until the predicate gives something true, and return that. It is asked whenever something arrives."""
+        """Wait until the predicate gives something true, and return that.
+
+        It is asked whenever something arrives.
+        """
         deadline = time.monotonic() + timeout
         while True:
-            with self._changed:
-                known = self._arrivals()
+            known = self._arrivals()
             if result := predicate(self):
                 return result
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise AssertionError(f"not within {timeout} s; arrived: {self._summary()}")
             with self._changed:
-                # And now and then, for a predicate that looks at something else too.
-                self._changed.wait_for(lambda: self._arrivals() != known, min(remaining, 0.2))
+                if self._arrivals() == known:
+                    # And now and then, for a predicate that looks at something else too.
+                    self._changed.wait(min(remaining, 0.2))
 
     def _arrivals(self) -> int:
-        return len(self._bodies) + len(self._rejected)
+        with self._changed:
+            return len(self._bodies) + len(self._rejected)
 
     def _summary(self) -> str:
         spans = [f"{span.service_name}: {span.kind.name} {span.name}" for span in self.spans()]
@@ -231,7 +237,7 @@ class OtlpSink:
 
 def _handler(sink: OtlpSink) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        timeout = 10.0
 
         def do_POST(self) -> None:
             try:
@@ -244,7 +250,6 @@ def _handler(sink: OtlpSink) -> type[BaseHTTPRequestHandler]:
 
         def _take(self) -> Message:
             if "content-length" not in self.headers:
-                self.close_connection = True
                 raise ValueError("no content-length")
             raw = self.rfile.read(int(self.headers["content-length"]))
             if self.path not in _MESSAGES:
@@ -266,7 +271,7 @@ def _handler(sink: OtlpSink) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *_: Any) -> None:
             """Nothing on stderr: the sink tells what arrived."""
 
     return Handler

@@ -2,13 +2,15 @@
 
     python stdio_tee.py LOGFILE -- command argument ...
 
-Bytes are passed on as they come. Each line of the file is ``{"direction": ..., "line": ...}``; several of these
-processes may write to the same file. The end of stdin is passed on; a command that stays on after it is ended. The
-exit code is the command's (128 + the number of the signal that killed it). Needs only the standard library.
+Bytes are passed on as they come. Each line of the file is ``{"direction": ..., "line": ...}``; several of
+these processes may write to the same file. The end of stdin is passed on; a command that stays on after it is
+ended. The exit code is the command's (128 + the number of the signal that killed it). Needs only the standard
+library.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +36,7 @@ class LineLog:
 
 
 def pump(source: int, target: int, direction: str, log: LineLog) -> None:
-    """Copy until the source ends or the target is gone; then close both, so that either end hears of the other."""
+    """Copy until the source ends or the target is gone; then close both: either end hears of the other."""
     rest = b""
     try:
         while chunk := os.read(source, CHUNK):
@@ -49,10 +51,8 @@ def pump(source: int, target: int, direction: str, log: LineLog) -> None:
         if rest:
             log.write(direction, rest)
         for fd in (source, target):
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -81,7 +81,8 @@ def main(arguments: list[str]) -> int:
         msvcrt.setmode(1, os.O_BINARY)
     log = LineLog(arguments[0])
     child = subprocess.Popen(arguments[2:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: child.terminate())

@@ -1,7 +1,8 @@
 """A log of the JSON-RPC messages that really went over a transport, kept without the instrumentation's help.
 
-Taps: ``tap_streams`` for memory streams, ``WireLogASGI`` for HTTP and WebSocket servers, the script ``stdio_tee.py``
-with ``read_stdio_log`` for child processes. Tap one hop at one place, or its messages are counted twice.
+Taps: ``tap_streams`` for memory streams, ``WireLogASGI`` for HTTP and WebSocket servers, the script
+``stdio_tee.py`` with ``read_stdio_log`` for child processes. Tap one hop at one place, or its messages are
+counted twice.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ def tap_streams(
 ) -> tuple[Any, Any]:
     """The stream pair of one side of a session, with every message that passes logged.
 
-    The streams are wrapped where they are rather than relayed through further ones: no task, no buffer, and the
-    context of the sender goes on to the receiver exactly as far as the streams beneath carry it.
+    The streams are wrapped where they are rather than relayed through further ones: no task, no buffer, and
+    the context of the sender goes on to the receiver exactly as far as the streams beneath carry it.
     """
     inbound, outbound = (TO_CLIENT, TO_SERVER) if side == "client" else (TO_SERVER, TO_CLIENT)
     return _TappedReceive(log, read, inbound), _TappedSend(log, write, outbound)
@@ -242,8 +243,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class WireLogASGI:
     """ASGI middleware that logs the messages of streamable HTTP, of SSE and of WebSocket.
 
-    Every event is passed on at once and as it is. Put it directly around the MCP application: compressed bodies are
-    not read. ``paths`` limits it to some paths, where other ones exchange JSON too.
+    Every event is passed on at once and as it is. Put it directly around the MCP application: compressed
+    bodies are not read. ``paths`` limits it to some paths, where other ones exchange JSON too.
     """
 
     def __init__(self, app: App, log: WireLog, *, paths: Sequence[str] | None = None) -> None:
@@ -328,8 +329,8 @@ class _HttpResponse:
 class SseParser:
     """Takes a stream of server-sent events in pieces of any size and gives the data of its messages.
 
-    Events of other types (the ``endpoint`` of the SSE transport) and those without data (priming events) are no
-    messages.
+    Events of other types (the ``endpoint`` of the SSE transport) and those without data (priming events) are
+    no messages.
     """
 
     def __init__(self) -> None:

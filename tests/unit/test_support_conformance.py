@@ -598,7 +598,7 @@ def test_an_exception_needs_a_reason_and_has_to_occur() -> None:
     assert_conformant(broken, known={"port-address": "the test says so"})
     with pytest.raises(ValueError, match="no reason"):
         assert_conformant(broken, known={"port-address": " "})
-    with pytest.raises(AssertionError, match="port-address.* is not broken any more: the test says so"):
+    with pytest.raises(AssertionError, match=r"port-address.* is not broken any more: the test says so"):
         assert_conformant([span(LIST)], known={"port-address": "the test says so"})
     with pytest.raises(AssertionError, match=r"\[span-kind\]"):
         assert_conformant(

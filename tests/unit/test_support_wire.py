@@ -176,7 +176,7 @@ async def test_a_session_over_tapped_memory_streams_is_logged(log: WireLog, side
             return tap_streams(log, *client), server
         return client, tap_streams(log, *server, side="server")
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(LIMIT):
         async with memory_session(tap) as session:
             result = await session.call_tool("add", {"a": 1, "b": 2})
     assert result.content[0].text == "3"
@@ -186,7 +186,7 @@ async def test_a_session_over_tapped_memory_streams_is_logged(log: WireLog, side
 @pytest.mark.anyio
 async def test_both_sides_of_a_session_log_the_same() -> None:
     client_log, server_log = WireLog(), WireLog()
-    with anyio.fail_after(10):
+    with anyio.fail_after(LIMIT):
         async with memory_session(
             lambda client, server: (
                 tap_streams(client_log, *client),
@@ -322,7 +322,7 @@ def response_events(
 async def exchange_http(
     log: WireLog, scope: dict[str, Any], inbound: list[Any], outbound: list[Any], **options: Any
 ) -> list[Any]:
-    """Run an application that reads all of its request, then answers; returns what came out of the middleware.
+    """Run an application that reads all of its request, then answers; what came out of the middleware.
 
     Each event has to come through as the very same object, and before the next one is asked for.
     """
@@ -336,7 +336,7 @@ async def exchange_http(
     async def send(event: Any) -> None:
         sent.append(event)
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(_: Any, receive: Any, send: Any) -> None:
         for expected in inbound:
             taken.append(await receive())
             assert taken[-1] is expected
@@ -395,7 +395,7 @@ async def test_a_post_with_a_stream_as_answer_is_logged(log: WireLog, size: int,
 async def test_a_get_stream_is_logged_as_it_goes_on(log: WireLog) -> None:
     logged: list[int] = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(_: Any, __: Any, send: Any) -> None:
         first, *bodies = response_events(
             sse(sse_message(REQUEST), sse_message(NOTIFICATION)), "text/event-stream", 8
         )
@@ -470,7 +470,7 @@ async def uvicorn_server(app: Any) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     async with anyio.create_task_group() as group:
         group.start_soon(server.serve)
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - it tells nobody
             await anyio.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         server.should_exit = True
@@ -493,7 +493,7 @@ async def test_a_session_with_a_real_http_server_is_logged(log: WireLog, transpo
 
     server = make_server()
     app = server.sse_app() if transport == "sse" else server.streamable_http_app()
-    with anyio.fail_after(20):
+    with anyio.fail_after(LIMIT):
         async with (
             uvicorn_server(WireLogASGI(app, log)) as url,
             http_client(transport, url) as streams,
@@ -556,7 +556,7 @@ async def test_a_session_with_a_real_stdio_server_is_logged(tmp_path: Path) -> N
     from mcp.client.stdio import stdio_client
 
     command, *arguments = tee_command(tmp_path / "wire.jsonl", sys.executable, "-c", STDIO_SERVER)
-    with anyio.fail_after(30):
+    with anyio.fail_after(LIMIT):
         async with (
             stdio_client(StdioServerParameters(command=command, args=arguments)) as streams,
             ClientSession(*streams) as session,
@@ -573,7 +573,7 @@ def test_bytes_pass_as_they_are(tee: Any, tmp_path: Path) -> None:
     threading.Thread(target=lambda: (process.stdin.write(data), process.stdin.close())).start()
     received = b"".join(iter(lambda: process.stdout.read(65536), b""))
     assert received == data
-    assert process.wait(10) == 0
+    assert process.wait(LIMIT) == 0
     for direction in (TO_SERVER, TO_CLIENT):
         lines = [line for to, line in logged_lines(tmp_path) if to == direction]
         assert "\n".join(lines).encode("utf-8", "surrogateescape") == data
@@ -595,7 +595,7 @@ def test_nothing_waits_for_the_end_of_a_line_or_a_buffer(tee: Any, tmp_path: Pat
     # Whoever has read a line finds it in the log.
     assert logged_lines(tmp_path) == [(TO_SERVER, "abc"), (TO_CLIENT, "name? ABC")]
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(LIMIT) == 0
 
 
 @pytest.mark.parametrize(
@@ -608,12 +608,12 @@ def test_nothing_waits_for_the_end_of_a_line_or_a_buffer(tee: Any, tmp_path: Pat
 def test_the_exit_code_is_the_commands(tee: Any, script: str, code: int) -> None:
     process = tee(script)
     process.stdin.close()
-    assert process.wait(10) == code
+    assert process.wait(LIMIT) == code
 
 
 def test_a_command_that_ends_by_itself_ends_the_tee(tee: Any) -> None:
     process = tee("print('bye'); raise SystemExit(3)")
-    assert process.wait(10) == 3
+    assert process.wait(LIMIT) == 3
     assert process.stdout.read() == b"bye" + os.linesep.encode()
 
 
@@ -628,21 +628,22 @@ def test_a_signal_is_passed_on(tee: Any) -> None:
     )
     assert process.stdout.read(5) == b"ready"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 5
+    assert process.wait(LIMIT) == 5
 
 
 def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio_tee, "GRACE", 0.1)
     monkeypatch.setattr(stdio_tee, "KILL_AFTER", 0.1)
-    script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    script = f"{ignore}; print(1, flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert child.stdout is not None
     with child.stdout:
         child.stdout.read(1)
         begun = time.monotonic()
         stdio_tee.end(child)
-        assert child.wait(10) == -signal.SIGKILL
-        assert 0.2 <= time.monotonic() - begun < 10
+        assert child.wait(LIMIT) == -signal.SIGKILL
+        assert 0.2 <= time.monotonic() - begun < LIMIT
 
 
 def test_a_wrong_command_line_is_told(capsys: pytest.CaptureFixture[str]) -> None:
