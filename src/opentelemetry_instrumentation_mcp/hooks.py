@@ -104,7 +104,7 @@ class Patcher:
         _current = self
         for module_name in sorted(self._modules):
             if module_name in sys.modules:
-                self.patch_module(module_name)
+                self.patch_module(module_name, complete=False)
             elif module_name not in _pending:
                 _pending.add(module_name)
                 wrapt.register_post_import_hook(_on_import, module_name)
@@ -121,24 +121,31 @@ class Patcher:
                 report(f"restore {target.module}.{target.attribute}", error)
         self._patches.clear()
 
-    def patch_module(self, module_name: str) -> None:
-        """Patch one imported module, and those that were half-imported before."""
-        for name in {module_name, *self._half_imported}:
+    def patch_module(self, module_name: str, *, complete: bool) -> None:
+        """Patch an imported module, and those that were half-imported before.
+
+        Args:
+            module_name: a module in ``sys.modules``.
+            complete: whether its import is known to have ended; its loader's flag is still up when hooks fire.
+        """
+        for name in (module_name, *(self._half_imported - {module_name})):
             module = sys.modules.get(name)
-            if module is not None:
-                self._half_imported.discard(name)
-                for target in self._targets:
-                    if target.module == name and target not in self._patches:
-                        self._patch(module, target)
+            if module is None:
+                continue
+            self._half_imported.discard(name)
+            half = _is_initializing(module) and not (complete and name == module_name)
+            for target in self._targets:
+                if target.module == name and target not in self._patches:
+                    self._patch(module, target, half)
 
     @contained("apply a patch")
-    def _patch(self, module: ModuleType, target: Target) -> None:
+    def _patch(self, module: ModuleType, target: Target, half_imported: bool) -> None:
         library = target.module.partition(".")[0]
         if target.major is not None and target.major != _major_version(library):
             return
         found = find_attribute(module, target.attribute)
         if found is None:
-            if _is_initializing(module):
+            if half_imported:
                 self._half_imported.add(target.module)
             elif target.covers:
                 report_once(
@@ -215,7 +222,7 @@ def _on_import(module: ModuleType) -> None:
     try:
         _pending.discard(module.__name__)
         if _current is not None:
-            _current.patch_module(module.__name__)
+            _current.patch_module(module.__name__, complete=True)
     except Exception as error:
         report("handle the import of a library", error)
 

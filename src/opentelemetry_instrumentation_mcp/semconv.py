@@ -92,6 +92,9 @@ PROTOCOL_VERSION_META_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 # JSON-RPC codes by which a receiver says that the caller is at fault: not errors of a SERVER span.
 CALLERS_FAULT: Final = frozenset({"-32700", "-32600", "-32601", "-32602", "-32002"})
 
+# A subscription has no other end than its client's: cancelling it is no error.
+ENDED_BY_CANCELLING: Final = frozenset({"subscriptions/listen"})
+
 # What protocol and SDKs themselves put into an error message; any other text may carry a payload.
 PROTOCOL_PHRASES: Final = frozenset(
     {

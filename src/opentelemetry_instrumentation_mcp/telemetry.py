@@ -340,6 +340,8 @@ class Telemetry:
         ):
             error_type = None
         message, connection = operation.message, operation.connection
+        if error_type == semconv.CANCELLED and message.method in semconv.ENDED_BY_CANCELLING:
+            error_type = None
         if outcome.protocol_version is not None:
             connection.protocol_version = outcome.protocol_version
         elif message.protocol_version is not None and not operation.server and error_type is None:

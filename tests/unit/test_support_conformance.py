@@ -406,10 +406,10 @@ OPERATION = {
     "server.port": 8000,
 }
 SERVED = without(OPERATION, "server.address", "server.port")
-SERVER_METRIC = {"name": "mcp.server.operation.duration"}
+SERVER_METRIC: dict[str, Any] = {"name": "mcp.server.operation.duration"}
 SESSION = {"mcp.protocol.version": "2025-11-25", "network.protocol.name": "http"}
-CLIENT_SESSION = {"name": "mcp.client.session.duration", "bounds": None}
-SERVER_SESSION = {"name": "mcp.server.session.duration", "bounds": None}
+CLIENT_SESSION: dict[str, Any] = {"name": "mcp.client.session.duration", "bounds": None}
+SERVER_SESSION: dict[str, Any] = {"name": "mcp.server.session.duration", "bounds": None}
 
 CONFORMANT_METRICS: dict[str, tuple[Any, dict[str, Any]]] = {
     "client": (metrics(OPERATION, {**OPERATION, CODE: "-32602", "error.type": "-32602"}), {}),

@@ -31,6 +31,9 @@ from support.wire import (
     tee_command,
 )
 
+# Long enough for the import of the SDK on a busy machine.
+LIMIT = 60
+
 REQUEST = {
     "jsonrpc": "2.0",
     "id": 0,
@@ -211,13 +214,13 @@ def make_message() -> Any:
     from mcp.shared.message import SessionMessage
 
     try:
+        from mcp_types import JSONRPCRequest
+    except ModuleNotFoundError:
         from mcp.types import JSONRPCMessage, JSONRPCRequest
 
-        return SessionMessage(JSONRPCMessage(JSONRPCRequest(**REQUEST)))
-    except (ImportError, TypeError):
-        from mcp_types import JSONRPCRequest
-
-        return SessionMessage(JSONRPCRequest(**REQUEST))
+        return SessionMessage(JSONRPCMessage(JSONRPCRequest.model_validate(REQUEST)))
+    message: Any = JSONRPCRequest.model_validate(REQUEST)
+    return SessionMessage(message)
 
 
 @pytest.mark.anyio
@@ -470,7 +473,7 @@ async def uvicorn_server(app: Any) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     async with anyio.create_task_group() as group:
         group.start_soon(server.serve)
-        while not server.started:  # noqa: ASYNC110 - it tells nobody
+        while not server.started:
             await anyio.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         server.should_exit = True

@@ -76,6 +76,7 @@ SDK_V2 = (
         "sdk_v2_outbound:dispatch_direct_notification",
         "in-process notifications",
     ),
+    Target("sdk_v2", _DIRECT, "run_notify_intercept", "sdk_v2_outbound:intercept_direct_notification"),
     Target("sdk_v2", _DIRECT, "DirectDispatcher.run", "sdk_v2_sessions:run_dispatcher", "in-process sessions"),
     Target("sdk_v2", _RUNNER, "ServerRunner._on_request", "sdk_v2_inbound:handle_at_server", "requests"),
     Target("sdk_v2", _RUNNER, "ServerRunner._on_notify", "sdk_v2_inbound:handle_at_server", "notifications"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -239,7 +240,32 @@ def dispatch_direct_notification(telemetry: Telemetry) -> Any:
     def begin(receiver: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         if getattr(receiver, "_closed", False):
             return None
+        _receiver.set(connection_of(receiver))
         message = describe(argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params"))
         return telemetry.begin_client(message, _sender_connection(receiver))
 
     return _notifier(telemetry, begin)
+
+
+# Whose notification is being dispatched in process, for those that reach no handler.
+_receiver: ContextVar[Connection | None] = ContextVar("otel_mcp_receiver", default=None)
+
+
+def intercept_direct_notification(telemetry: Telemetry) -> Any:
+    """The in-process dispatcher's ``run_notify_intercept``: what the client consumes for a subscription of its own."""
+
+    @contained("trace a consumed notification")
+    def trace(method: str, params: Any) -> None:
+        connection = _receiver.get() or Connection(server=False)
+        meta = params.get("_meta") if isinstance(params, Mapping) else None
+        operation = telemetry.begin_server(describe(method, params), connection, meta)
+        if operation is not None:
+            operation.settle()
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        consumed = wrapped(*args, **kwargs)
+        if consumed:
+            trace(argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params"))
+        return consumed
+
+    return wrapper
