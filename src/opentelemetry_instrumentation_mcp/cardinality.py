@@ -15,14 +15,11 @@ class Admission:
         self._names: set[str] = set(names)
         self._limit = limit + len(names)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def admit(self, name: str) -> bool:
-        """Admit ``name`` if there is room; whether it is admitted now."""
+    def accepts(self, name: str, *, proven: bool) -> bool:
+        """Whether ``name`` may appear; ``proven`` admits it from now on, if there is room."""
         if name in self._names:
             return True
-        if len(self._names) >= self._limit:
+        if not proven or len(self._names) >= self._limit:
             return False
         self._names.add(name)
         return True

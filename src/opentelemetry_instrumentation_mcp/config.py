@@ -78,17 +78,24 @@ class McpConfig:
         return False
 
     def _names(self, name: str, known: frozenset[str] | None = None) -> frozenset[str]:
-        value: object = getattr(self, name)
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",")]
-        if not isinstance(value, Iterable) or not all(isinstance(part, str) for part in value):
+        value: Any = getattr(self, name)
+        parts = _strings(value.split(",") if isinstance(value, str) else value)
+        if parts is None:
             self._reject(name, value, "")
             return frozenset()
-        names = frozenset(part for part in value if part)
+        names = frozenset(part.strip() for part in parts if part.strip())
         if known is not None and names - known:
             self._reject(name, ",".join(sorted(names - known)), ",".join(sorted(names & known)))
             names &= known
         return names
+
+
+def _strings(value: Any) -> list[str] | None:
+    try:
+        parts: list[Any] = list(value)
+    except TypeError:
+        return None
+    return parts if all(isinstance(part, str) for part in parts) else None
 
 
 def variable_of(field_name: str) -> str:

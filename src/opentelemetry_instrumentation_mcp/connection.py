@@ -88,6 +88,15 @@ class View:
         self.metric_cache: dict[tuple[Any, ...], Attributes] = {}
 
 
+def _network(endpoint: Endpoint, http: HttpRequest | None) -> Attributes:
+    if http is not None:
+        values = ("tcp", http.protocol, http.http_version)
+    else:
+        values = (endpoint.transport, endpoint.protocol, endpoint.http_version)
+    keys = (semconv.NETWORK_TRANSPORT, semconv.NETWORK_PROTOCOL_NAME, semconv.NETWORK_PROTOCOL_VERSION)
+    return {key: value for key, value in zip(keys, values, strict=True) if value}
+
+
 class Connection:
     """One MCP connection of one side (``server`` tells which); its messages share their attributes."""
 
@@ -119,7 +128,12 @@ class Connection:
         endpoint = self.endpoint
         if http is None:
             source = endpoint.session_source
-            known = (version, source.session_id if source is not None else None, endpoint.http_version, endpoint)
+            known = (
+                version,
+                source.session_id if source is not None else None,
+                endpoint.http_version,
+                endpoint,
+            )
         elif inbound:
             known = (version, http.session_id, http.http_version, http.client_address, http.client_port)
         else:
@@ -136,16 +150,7 @@ class Connection:
         shared: Attributes = {}
         if version:
             shared[semconv.PROTOCOL_VERSION] = semconv.clean(version)
-        if http is not None:
-            transport, protocol, http_version = "tcp", http.protocol, http.http_version
-        else:
-            transport, protocol, http_version = endpoint.transport, endpoint.protocol, endpoint.http_version
-        if transport:
-            shared[semconv.NETWORK_TRANSPORT] = transport
-        if protocol:
-            shared[semconv.NETWORK_PROTOCOL_NAME] = protocol
-        if http_version:
-            shared[semconv.NETWORK_PROTOCOL_VERSION] = http_version
+        shared.update(_network(endpoint, http))
         if endpoint.address and not self.server and not inbound:
             shared[semconv.SERVER_ADDRESS] = semconv.clean(endpoint.address)
             if endpoint.port is not None:

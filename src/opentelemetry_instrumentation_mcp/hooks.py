@@ -12,11 +12,12 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from importlib import metadata
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import wrapt
 
 from .guard import contained, report, report_once
+from .proxy import FunctionWrapper, ObjectProxy
 
 METHOD, CONTEXT_MANAGER = "method", "context manager"
 
@@ -44,7 +45,7 @@ class Target(NamedTuple):
     how: str = METHOD
 
 
-class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt 1.x has no type information
+class _Wrapper(FunctionWrapper):
     """Marks wrappers as ours."""
 
 
@@ -56,7 +57,7 @@ class _Patch(NamedTuple):
     inherited: bool
 
     def revert(self) -> None:
-        if vars(self.parent).get(self.name) is not self.wrapper:
+        if attribute_of(self.parent, self.name) is not self.wrapper:
             return  # somebody wrapped ours in turn; ours is a pass-through from now on
         if self.inherited:
             delattr(self.parent, self.name)
@@ -169,8 +170,9 @@ class Patcher:
             report_once(f"odd {target}", "%s.%s: %s stays untraced", target.module, target.attribute, target.covers)
 
     def _patch_attribute(self, parent: Any, name: str, wrapper: Any) -> _Patch | None:
-        inherited = name not in vars(parent)
-        original = getattr(parent, name) if inherited else vars(parent)[name]
+        own = attribute_of(parent, name)
+        inherited = own is None
+        original = getattr(parent, name) if inherited else own
         if isinstance(original, _Wrapper):
             return None
         replacement = _Wrapper(original, wrapper, enabled=self._is_active)
@@ -194,7 +196,7 @@ class Patcher:
         return _CellPatch(cell, observed, generator_function)
 
 
-class _ObservedGenerator(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt 1.x has no type information
+class _ObservedGenerator(ObjectProxy):
     """The generator behind an ``asynccontextmanager``; shows what it yields to an observer, attaches nothing."""
 
     def __init__(self, generator: AsyncGenerator[Any, None], observe: Any, args: Any, kwargs: Any) -> None:
@@ -242,6 +244,11 @@ def _generator_cell(function: Any) -> Any:
     if not isinstance(function, FunctionType) or "func" not in function.__code__.co_freevars:
         return None
     return (function.__closure__ or ())[function.__code__.co_freevars.index("func")]
+
+
+def attribute_of(owner: Any, name: str) -> Any:
+    """The attribute ``name`` as ``owner`` itself has it: not bound, not inherited; None if it has none."""
+    return cast("dict[str, Any]", vars(owner)).get(name)
 
 
 def is_ours(function: Any) -> bool:

@@ -48,14 +48,14 @@ TOOL_ERROR = Outcome(semconv.TOOL_ERROR)
 def describe(method: str, params: object, request_id: str | int | None = None) -> Message:
     """Describe a message from its raw ``params``, which may be of any shape a peer likes."""
     target = uri = version = None
-    if isinstance(params, Mapping):
-        target_key = semconv.target_attribute(method)
-        if target_key is not None:
-            target = _text(params.get("name"))
+    mapping = as_mapping(params)
+    if mapping is not None:
+        if semconv.target_attribute(method) is not None:
+            target = _text(mapping.get("name"))
         elif semconv.carries_uri(method):
-            uri = _text(params.get("uri"))
-        meta = params.get("_meta")
-        if isinstance(meta, Mapping):
+            uri = _text(mapping.get("uri"))
+        meta = as_mapping(mapping.get("_meta"))
+        if meta is not None:
             claimed = meta.get(semconv.PROTOCOL_VERSION_META_KEY)
             if isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
                 version = claimed
@@ -79,6 +79,20 @@ def describe_model(request: Any, request_id: str | int | None = None) -> Message
     return Message(method, request_id, target, uri)
 
 
+def as_mapping(value: Any) -> Mapping[str, Any] | None:
+    """``value`` if it is a mapping, None otherwise: what a peer sends may be of any shape."""
+    if not isinstance(value, Mapping):
+        return None
+    mapping: Mapping[str, Any] = value
+    return mapping
+
+
+def meta_of(params: object) -> Any:
+    """The ``_meta`` of raw params, of any shape; None if there is none."""
+    mapping = as_mapping(params)
+    return mapping.get("_meta") if mapping is not None else None
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
@@ -91,11 +105,12 @@ def outcome_of_error(code: object, text: object) -> Outcome:
 
 def outcome_of_result(method: str, result: object) -> Outcome:
     """The outcome of a JSON-RPC result, in its raw (wire) form or as a model of the SDK."""
+    mapping = as_mapping(result)
     if method == "tools/call":
-        failed = result.get("isError") if isinstance(result, Mapping) else getattr(result, "is_error", None)
+        failed = mapping.get("isError") if mapping is not None else getattr(result, "is_error", None)
         return TOOL_ERROR if failed is True else SUCCESS
-    if method == "initialize" and isinstance(result, Mapping):
-        version = result.get("protocolVersion")
+    if method == "initialize" and mapping is not None:
+        version = mapping.get("protocolVersion")
         if isinstance(version, str):
             return Outcome(protocol_version=version)
     return SUCCESS

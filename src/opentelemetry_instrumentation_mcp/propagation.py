@@ -7,6 +7,7 @@ Everything read here was written by a peer: a value that is not a short string c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -16,6 +17,7 @@ from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import Link
 
 from .connection import HttpRequest
+from .message import as_mapping
 
 # W3C Baggage allows 8192 bytes; nothing the propagators read may be longer.
 _MAX_VALUE = 8192
@@ -29,8 +31,8 @@ class _MetaGetter(Getter[Mapping[str, Any]]):
         value = carrier.get(key)
         return [value] if isinstance(value, str) and len(value) <= _MAX_VALUE else None
 
-    def keys(self, carrier: Mapping[str, Any]) -> list[str]:
-        return [key for key, _ in zip(carrier, range(_MAX_KEYS), strict=False) if isinstance(key, str)]
+    def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
+        return [key for key in islice(carrier, _MAX_KEYS) if isinstance(key, str)]
 
 
 _META_GETTER = _MetaGetter()
@@ -70,18 +72,20 @@ def with_injected_meta(params: Mapping[str, Any] | None, context: Context | None
 
     A ``_meta`` that is no mapping is left alone: it is the caller's mistake to make.
     """
-    meta: Any = params.get("_meta") if params else None
-    if meta is not None and not isinstance(meta, Mapping):
+    meta = params.get("_meta") if params else None
+    received = as_mapping(meta)
+    if meta is not None and received is None:
         return None
-    carrier: dict[str, Any] = dict(meta) if meta else {}
+    carrier = dict(received or {})
     return {**(params or {}), "_meta": carrier} if inject(carrier, context) else None
 
 
 def extract(meta: object, base: Context) -> Context:
     """``base`` with the span context and baggage found in ``meta``; ``base`` itself if there are none."""
-    if not isinstance(meta, Mapping) or propagation_fields().isdisjoint(meta):
+    carrier = as_mapping(meta)
+    if carrier is None or propagation_fields().isdisjoint(carrier):
         return base
-    return propagate.extract(meta, base, _META_GETTER)
+    return propagate.extract(carrier, base, _META_GETTER)
 
 
 def _from_headers(headers: Iterable[tuple[bytes, bytes]], base: Context) -> Context:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from .guard import contained, report_once
-from .hooks import Target, find_attribute, is_ours
+from .hooks import Target, attribute_of, find_attribute, is_ours
 
 # Modules that exist only while the instrumentation behind them is in use.
 _KNOWN_MODULES = {
@@ -37,7 +36,7 @@ def _foreign_wrappers(target: Target) -> set[str]:
     module = sys.modules.get(target.module)
     found = find_attribute(module, target.attribute) if module is not None else None
     modules: set[str] = set()
-    function: Any = vars(found[0]).get(found[1]) if found is not None else None
+    function = attribute_of(*found) if found is not None else None
     while function is not None:
         wrapper = getattr(function, "_self_wrapper", None)
         if wrapper is not None and not is_ours(function):

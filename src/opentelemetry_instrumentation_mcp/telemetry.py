@@ -17,7 +17,7 @@ from .cardinality import Admission
 from .config import McpConfig
 from .connection import Attributes, Connection, HttpRequest, View
 from .guard import contained, report
-from .message import SUCCESS, Message, Outcome
+from .message import SUCCESS, Message, Outcome, as_mapping
 from .version import __version__
 
 SCOPE = __name__.partition(".")[0]
@@ -167,7 +167,10 @@ class Telemetry:
                 explicit_bucket_boundaries_advisory=list(semconv.OPERATION_BUCKETS),
             )
             for name, description in (
-                (semconv.CLIENT_OPERATION_DURATION, "From sending a message until its response or acknowledgement."),
+                (
+                    semconv.CLIENT_OPERATION_DURATION,
+                    "From sending a message until its response or acknowledgement.",
+                ),
                 (semconv.SERVER_OPERATION_DURATION, "From receiving a message until its result is sent."),
                 (semconv.CLIENT_SESSION_DURATION, "The time an MCP session was open, seen by the client."),
                 (semconv.SERVER_SESSION_DURATION, "The time an MCP session was open, seen by the server."),
@@ -202,7 +205,7 @@ class Telemetry:
         return self._configured
 
     def context_to_propagate(self) -> Context | None:
-        """What an outbound message carries if no operation was begun for it: the current context, None if suppressed."""
+        """What an outbound message without an operation carries: the current context, None if suppressed."""
         return otel_context.get_current() if is_instrumentation_enabled() else None
 
     @contained("begin a CLIENT operation")
@@ -253,7 +256,7 @@ class Telemetry:
             http: the HTTP request that carried the message.
             native: the library makes a SERVER span of its own for this message.
         """
-        if not self._records() and not (isinstance(meta, Mapping) and meta):
+        if not self._records() and not as_mapping(meta):
             return None
         if not is_instrumentation_enabled():
             return None
@@ -318,9 +321,9 @@ class Telemetry:
         if message.method != "tools/call" or not message.target or self.config.execute_tool_span != "reuse":
             return None
         span = trace.get_current_span(context)
-        attributes: Any = getattr(span, "attributes", None)
+        attributes = as_mapping(getattr(span, "attributes", None))
         if (
-            isinstance(attributes, Mapping)
+            attributes is not None
             and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
             and attributes.get(semconv.TOOL_NAME) == message.target
             and semconv.METHOD not in attributes
@@ -367,13 +370,13 @@ class Telemetry:
             self._call_hook("call response_hook", self._response_hook, span, operation.message, outcome)
 
     def _metric_attributes(self, operation: Operation, error_type: str | None, status_code: str | None) -> Attributes:
+        succeeded = error_type is None and status_code is None
         method, target = operation.message.method, operation.message.target
-        if method not in self._methods and (error_type or status_code or not self._methods.admit(method)):
+        if not self._methods.accepts(method, proven=succeeded):
             method = semconv.OTHER
-        if target is not None and target not in self._targets:
-            if error_type or status_code or not self._targets.admit(target):
-                target = None
-        if status_code is not None and not self._codes.admit(status_code):
+        if target is not None and not self._targets.accepts(target, proven=succeeded):
+            target = None
+        if status_code is not None and not self._codes.accepts(status_code, proven=True):
             error_type = semconv.OTHER if error_type == status_code else error_type
             status_code = semconv.OTHER
         view = operation.view()
@@ -397,16 +400,21 @@ class Telemetry:
     def admit_names(self, method: str, result: object) -> None:
         """Let the tools or prompts of a listing (a raw ``tools/list`` or ``prompts/list`` result) appear on metrics."""
         key = "tools" if method == "tools/list" else "prompts"
-        entries: Any = result.get(key) if isinstance(result, Mapping) else None
-        for entry in entries or ():
-            name = entry.get("name") if isinstance(entry, Mapping) else None
-            if isinstance(name, str) and len(name) <= semconv.MAX_NAME and not self._targets.admit(name):
+        listing = as_mapping(result) or {}
+        for entry in listing.get(key) or ():
+            name = (as_mapping(entry) or {}).get("name")
+            if isinstance(name, str) and len(name) <= semconv.MAX_NAME and not self._targets.accepts(name, proven=True):
                 return
 
     @contained("record the duration of a session")
     def end_session(self, connection: Connection, seconds: float, error_type: str | None) -> None:
         """Record that a session of ``connection`` ended after ``seconds``, with an error if ``error_type`` is given."""
-        wanted = (semconv.PROTOCOL_VERSION, semconv.NETWORK_PROTOCOL_NAME, semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
+        wanted = (
+            semconv.PROTOCOL_VERSION,
+            semconv.NETWORK_PROTOCOL_NAME,
+            semconv.SERVER_ADDRESS,
+            semconv.SERVER_PORT,
+        )
         shared = connection.view(inbound=connection.server).metric_attributes
         attributes: Attributes = {key: shared[key] for key in wanted if key in shared}
         if error_type is not None:

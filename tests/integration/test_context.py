@@ -9,11 +9,12 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from conftest import Instrument, Recorder
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
+
+from conftest import Instrument, Recorder
 from support import sdk
 from support.wire import WireLog, WireLogASGI, tap_streams
 

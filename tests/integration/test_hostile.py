@@ -20,15 +20,12 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import Process
-from conftest import Instrument, Recorder
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from opentelemetry import propagate
-from support import sdk
-from support.conformance import assert_conformant
 
+from conftest import Recorder
 from opentelemetry_instrumentation_mcp import McpInstrumentor
 from opentelemetry_instrumentation_mcp.guard import logger as our_logger
+from support import sdk
+from support.conformance import assert_conformant
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -189,7 +186,9 @@ def repetition_probes() -> Iterator[Probe]:
     yield Probe("an empty object", ({},))
     yield Probe("another JSON-RPC", ({**add(), "jsonrpc": "1.0"},))
     yield Probe("no JSON", (b'{"jsonrpc": "2.0", "id": 1, ',))
-    yield Probe("a key twice", (b'{"jsonrpc":"2.0","id":77,"method":"ping","params":{"_meta":{},"_meta":{"traceparent":7}}}',))
+    yield Probe(
+        "a key twice", (b'{"jsonrpc":"2.0","id":77,"method":"ping","params":{"_meta":{},"_meta":{"traceparent":7}}}',)
+    )
 
 
 def pipelined_probes() -> Iterator[Probe]:

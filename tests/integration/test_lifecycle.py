@@ -8,17 +8,17 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import Instrument, Recorder
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from support import sdk
-from support.conformance import assert_message_spans
-from support.wire import WireLog, tap_streams
 
+from conftest import Instrument, Recorder
 from opentelemetry_instrumentation_mcp import McpInstrumentor, Message, Outcome
 from opentelemetry_instrumentation_mcp.hooks import find_attribute, is_ours
 from opentelemetry_instrumentation_mcp.targets import TARGETS
+from support import sdk
+from support.conformance import assert_message_spans
+from support.wire import WireLog, tap_streams
 
 pytestmark = pytest.mark.anyio
 

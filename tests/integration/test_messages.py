@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from conftest import Recorder
 from support import sdk
 from support.conformance import assert_message_spans

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+
 from conftest import Recorder
 from support import sdk
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import Instrument, Recorder
 from opentelemetry import trace
+
+from conftest import Instrument, Recorder
 from support import sdk
 from support.wire import WireLog, tap_streams
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import Recorder
 from opentelemetry.sdk.trace import ReadableSpan
+
+from conftest import Recorder
 from support import sdk
 
 pytestmark = pytest.mark.anyio

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from conftest import Recorder
 from support import sdk
 

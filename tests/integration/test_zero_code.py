@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support import sdk
 from support.conformance import assert_conformant, assert_message_spans
 from support.sink import OtlpSink
@@ -91,7 +92,9 @@ def test_disabled_by_its_own_name() -> None:
     )
     environment = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     on = run(INSTRUMENT, sys.executable, "-c", program, **environment)
-    off = run(INSTRUMENT, sys.executable, "-c", program, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="otel_mcp", **environment)
+    off = run(
+        INSTRUMENT, sys.executable, "-c", program, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="otel_mcp", **environment
+    )
     assert (on.stdout, off.stdout) == ("True\n", "False\n"), on.stderr + off.stderr
 
 

@@ -714,9 +714,7 @@ def assert_conformant(
         violations += check_metrics(metrics, methods=methods, tools=tools, prompts=prompts)
     found = {violation.rule for violation in violations}
     lines = [str(violation) for violation in violations if violation.rule not in known]
-    lines += [
-        f"[{name}] is not broken any more: {reason}" for name, reason in known.items() if name not in found
-    ]
+    lines += [f"[{name}] is not broken any more: {reason}" for name, reason in known.items() if name not in found]
     if lines:
         raise AssertionError(_listing("the conventions are broken", lines))
 
@@ -739,9 +737,7 @@ EXTRA_CLIENT_SPAN = "extra-client-span"
 EXTRA_SERVER_SPAN = "extra-server-span"
 WRONG_PARENT = "wrong-parent"
 WRONG_META = "wrong-meta"
-GAPS = frozenset(
-    {NO_CLIENT_SPAN, NO_SERVER_SPAN, EXTRA_CLIENT_SPAN, EXTRA_SERVER_SPAN, WRONG_PARENT, WRONG_META}
-)
+GAPS = frozenset({NO_CLIENT_SPAN, NO_SERVER_SPAN, EXTRA_CLIENT_SPAN, EXTRA_SERVER_SPAN, WRONG_PARENT, WRONG_META})
 
 MessageKey = tuple[str, str | None]
 
@@ -796,9 +792,7 @@ def assert_message_spans(
         count = sum(one.covers(gap) for gap in gaps)
         if not count or one.times not in (None, count):
             expected = "" if one.times is None else f", not {one.times} times"
-            lines.append(
-                f"the exception {one.kind} {one.method} occurred {count} times{expected}: {one.reason}"
-            )
+            lines.append(f"the exception {one.kind} {one.method} occurred {count} times{expected}: {one.reason}")
     if lines:
         raise AssertionError(_listing("spans and messages differ", lines) + "\n" + _overview(wire, spans))
 

@@ -183,7 +183,12 @@ class Peer:
         self.client = client
 
     async def call(
-        self, tool: str, arguments: dict[str, Any] | None = None, *, timeout: float | None = None, progress: bool = False
+        self,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        progress: bool = False,
     ) -> Any:
         limit: Any = timeout if SDK2 or timeout is None else timedelta(seconds=timeout)
         if progress:

@@ -344,8 +344,7 @@ def _span(proto: Any, scope: InstrumentationScope, resource: Mapping[str, Any]) 
         parent=parent,
         attributes=_attributes(proto.attributes),
         events=tuple(
-            SinkEvent(event.name, _attributes(event.attributes), event.time_unix_nano)
-            for event in proto.events
+            SinkEvent(event.name, _attributes(event.attributes), event.time_unix_nano) for event in proto.events
         ),
         links=tuple(_link(link) for link in proto.links),
         status=Status(status, (proto.status.message or None) if status is StatusCode.ERROR else None),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support.sdk import build_server  # noqa: E402  # the path has to be there first
+from support.sdk import build_server  # the path has to be there first
 
 if __name__ == "__main__":
     build_server().run("stdio")

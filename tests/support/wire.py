@@ -99,9 +99,7 @@ class WireLog:
     def malformed(self) -> list[WireMessage]:
         return self.select(kind="malformed")
 
-    def add(
-        self, direction: Direction, payload: Any, headers: Mapping[str, str] | None = None
-    ) -> list[WireMessage]:
+    def add(self, direction: Direction, payload: Any, headers: Mapping[str, str] | None = None) -> list[WireMessage]:
         """Log a decoded JSON document: a message, or a batch of them."""
         documents = payload if isinstance(payload, list) and payload else [payload]
         added = [_classify(direction, document, headers) for document in documents]
@@ -141,9 +139,7 @@ def _classify(direction: Direction, raw: Any, headers: Mapping[str, str] | None)
         kind = "error"
     elif "result" in raw:
         kind = "response"
-    return WireMessage(
-        direction, kind, method if isinstance(method, str) else "", raw.get("id"), raw, headers
-    )
+    return WireMessage(direction, kind, method if isinstance(method, str) else "", raw.get("id"), raw, headers)
 
 
 # --- memory streams -----------------------------------------------------------------------------------------
@@ -253,9 +249,7 @@ class WireLogASGI:
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or (
-            self.paths is not None and scope["path"] not in self.paths
-        ):
+        if scope["type"] not in ("http", "websocket") or (self.paths is not None and scope["path"] not in self.paths):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             request, response = _HttpRequest(self.log, scope), _HttpResponse(self.log)

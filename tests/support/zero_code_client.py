@@ -5,8 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import anyio  # noqa: E402  # the path has to be there first
-from support import sdk  # noqa: E402
+import anyio  # the path has to be there first
+
+from support import sdk
 
 
 async def main(era: str, *command: str) -> None:

@@ -137,9 +137,7 @@ def test_names_come_from_a_generator(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in fields(McpConfig)])
 @pytest.mark.parametrize("value", [object(), 7, 1.5, [1], b"ping", {"a": 1, 2: 3}.keys()], ids=repr)
-def test_a_value_of_the_wrong_type_gets_one_warning(
-    field: str, value: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_value_of_the_wrong_type_gets_one_warning(field: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert getattr(McpConfig(**{field: value}), field) == getattr(McpConfig(), field)
     [warning] = warnings_of(caplog)
     assert variable_of(field) in warning

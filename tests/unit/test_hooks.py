@@ -16,7 +16,7 @@ import pytest
 from opentelemetry_instrumentation_mcp import guard, hooks
 from opentelemetry_instrumentation_mcp.hooks import CONTEXT_MANAGER, Patcher, Target
 
-SOURCE = '''
+SOURCE = """
 from contextlib import asynccontextmanager
 
 class Thing:
@@ -43,7 +43,7 @@ def calls_function():
 @asynccontextmanager
 async def transport(name):
     yield (name, "streams")
-'''
+"""
 
 
 class Calls(list[str]):

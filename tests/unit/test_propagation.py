@@ -120,7 +120,9 @@ def test_rule_2_header_names_are_compared_without_case() -> None:
     assert span_of(propagation.receive(None, request)[0]) == HEADER
 
 
-@pytest.mark.parametrize("request_of_message", [None, http(None), http(None, traceparent="nonsense"), HttpRequest(None)])
+@pytest.mark.parametrize(
+    "request_of_message", [None, http(None), http(None, traceparent="nonsense"), HttpRequest(None)]
+)
 def test_rule_2_else_a_new_trace_begins(request_of_message: HttpRequest | None) -> None:
     found, links = propagation.receive(None, request_of_message)
     assert (span_of(found), links) == (None, None), "what is current belongs to another message (rule 4)"
@@ -173,7 +175,9 @@ def test_rule_7_a_traceparent_that_is_none_is_ignored(value: Any, policy: str) -
     assert span_of(propagation.receive(meta, None, policy)[0]) is None
 
 
-@pytest.mark.parametrize("value", [*HOSTILE_VALUES.values(), "=", "a=1,a=2", "a=b\r\nc", "A=1", ",".join(["a=1"] * 999)])
+@pytest.mark.parametrize(
+    "value", [*HOSTILE_VALUES.values(), "=", "a=1,a=2", "a=b\r\nc", "A=1", ",".join(["a=1"] * 999)]
+)
 def test_rule_7_a_malformed_tracestate_costs_nothing_else(value: Any) -> None:
     found, _ = propagation.receive({**META, "tracestate": value, "baggage": "k=v"}, None)
     assert span_of(found) == REMOTE
@@ -396,9 +400,7 @@ class VendorPropagator(TextMapPropagator):
     def inject(self, carrier: Any, context: Context | None = None, setter: Any = default_setter) -> None:
         setter.set(carrier, "x-vendor", "mine")
 
-    def extract(
-        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter
-    ) -> Context:
+    def extract(self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter) -> Context:
         found = [key for key in getter.keys(carrier) if key.startswith("x-vendor")]
         values = [value for key in found for value in getter.get(carrier, key) or ()]
         return baggage.set_baggage("vendor", ",".join(values), context)

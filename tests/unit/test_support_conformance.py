@@ -83,11 +83,7 @@ def span(
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     target = attributes.get("gen_ai.tool.name") or attributes.get("gen_ai.prompt.name")
     if name is None:
-        name = (
-            f"{attributes.get('mcp.method.name')} {target}"
-            if target
-            else str(attributes.get("mcp.method.name"))
-        )
+        name = f"{attributes.get('mcp.method.name')} {target}" if target else str(attributes.get("mcp.method.name"))
     if status is None:
         status = StatusCode.ERROR if "error.type" in attributes else StatusCode.UNSET
     one = provider.get_tracer(scope, version, schema_url=schema_url).start_span(
@@ -172,10 +168,7 @@ CONFORMANT: dict[str, tuple[list[ReadableSpan], dict[str, Any]]] = {
     "prompt": ([span(PROMPT), span(COMPLETE), span(COMPLETE, name="completion/complete")], {}),
     "tool error": ([span({**CALL, "error.type": "tool_error"}, kind) for kind in (CLIENT, SERVER)], {}),
     "error code": (
-        [
-            span({**CALL, "error.type": "-32603", CODE: "-32603"}, kind, description="Boom")
-            for kind in (CLIENT, SERVER)
-        ],
+        [span({**CALL, "error.type": "-32603", CODE: "-32603"}, kind, description="Boom") for kind in (CLIENT, SERVER)],
         {},
     ),
     "caller's fault": (
@@ -349,9 +342,7 @@ BROKEN_SPANS: dict[str, list[tuple[ReadableSpan, dict[str, Any]]]] = {
             span({**LIST, "network.protocol.name": "http"}),
             span({**LIST, "network.protocol.name": "websocket", "network.transport": "pipe"}),
         ],
-        "protocol-version-name": [
-            span({**LIST, "network.transport": "tcp", "network.protocol.version": "1.1"})
-        ],
+        "protocol-version-name": [span({**LIST, "network.transport": "tcp", "network.protocol.version": "1.1"})],
         "port-address": [span({**LIST, "server.port": 80}), span({**LIST, "client.port": 80}, SERVER)],
         "port-range": [
             span({**LIST, "server.address": "a", "server.port": 0}),
@@ -468,9 +459,7 @@ BROKEN_METRICS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
         "scope-schema": [metrics(OPERATION, schema_url=None)],
         "method-required": [metrics({"network.transport": "pipe"})],
         "attribute-type": [metrics({**OPERATION, "server.port": "8000"})],
-        "attribute-value": [
-            metrics({**OPERATION, "network.transport": "udp", "network.protocol.name": "http"})
-        ],
+        "attribute-value": [metrics({**OPERATION, "network.transport": "udp", "network.protocol.name": "http"})],
         "attribute-method": [metrics({**OPERATION, "mcp.method.name": "tools/list"})],
         "operation-name": [metrics(without(OPERATION, "gen_ai.operation.name"))],
         "text-length": [metrics({**OPERATION, "gen_ai.tool.name": LONG})],
@@ -570,9 +559,7 @@ def test_conformant_telemetry_is_accepted() -> None:
 
 def test_every_violation_is_told() -> None:
     with pytest.raises(AssertionError) as raised:
-        assert_conformant(
-            [span(LIST, SpanKind.INTERNAL), span(CALL, name="x")], metrics(OPERATION, unit="ms")
-        )
+        assert_conformant([span(LIST, SpanKind.INTERNAL), span(CALL, name="x")], metrics(OPERATION, unit="ms"))
     assert "(3)" in str(raised.value)
     for rule in ("span-kind", "span-name", "metric-unit"):
         assert f"[{rule}]" in str(raised.value)
@@ -601,9 +588,7 @@ def test_an_exception_needs_a_reason_and_has_to_occur() -> None:
     with pytest.raises(AssertionError, match=r"port-address.* is not broken any more: the test says so"):
         assert_conformant([span(LIST)], known={"port-address": "the test says so"})
     with pytest.raises(AssertionError, match=r"\[span-kind\]"):
-        assert_conformant(
-            [*broken, span(LIST, SpanKind.INTERNAL)], known={"port-address": "the test says so"}
-        )
+        assert_conformant([*broken, span(LIST, SpanKind.INTERNAL)], known={"port-address": "the test says so"})
 
 
 def test_spans_and_metrics_agree() -> None:
@@ -651,9 +636,7 @@ class Exchange:
             raw["id"] = request_id
         if client is not None:
             context = client.context
-            raw["params"] = {
-                "_meta": {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-03"}
-            }
+            raw["params"] = {"_meta": {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-03"}}
         self.wire.add(to, raw)
         if request_id is not None:
             answer = TO_CLIENT if to == TO_SERVER else TO_SERVER
@@ -779,9 +762,7 @@ def test_an_empty_wire_is_a_failure() -> None:
 
 def test_a_known_gap_is_accepted_where_it_occurs(exchange: Exchange) -> None:
     _drop(exchange, SERVER)
-    assert_message_spans(
-        exchange.wire, exchange.spans, [KnownGap(NO_SERVER_SPAN, "initialize", "the test says so")]
-    )
+    assert_message_spans(exchange.wire, exchange.spans, [KnownGap(NO_SERVER_SPAN, "initialize", "the test says so")])
     assert_message_spans(
         exchange.wire, exchange.spans, [KnownGap(NO_SERVER_SPAN, "initialize", "the test says so", 1, id="0")]
     )

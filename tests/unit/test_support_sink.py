@@ -80,9 +80,7 @@ def test_a_span_comes_out_as_the_sdk_has_it(sink: OtlpSink, compression: Compres
     tracer = provider.get_tracer(SCOPE, "0.1", schema_url=SCHEMA)
     with tracer.start_as_current_span("parent", kind=SpanKind.CLIENT):
         linked = SpanContext(3, 4, is_remote=True)
-        with tracer.start_as_current_span(
-            "child", kind=SpanKind.SERVER, links=[Link(linked, {"n": 1})]
-        ) as child:
+        with tracer.start_as_current_span("child", kind=SpanKind.SERVER, links=[Link(linked, {"n": 1})]) as child:
             child.set_attributes({"text": "é", "int": -1, "float": 0.5, "bool": True, "list": ["a", "b"]})
             child.add_event("exception", {"exception.type": "ValueError"})
             child.set_status(StatusCode.ERROR, "no")
@@ -178,9 +176,7 @@ def test_logs_come_out(sink: OtlpSink) -> None:
     logs.resource.attributes.add(key="service.name").value.string_value = "shop"
     scope = logs.scope_logs.add()
     scope.scope.name = "app"
-    record = scope.log_records.add(
-        severity_text="INFO", event_name="sold", trace_id=b"\x01" * 16, span_id=b"\x02" * 8
-    )
+    record = scope.log_records.add(severity_text="INFO", event_name="sold", trace_id=b"\x01" * 16, span_id=b"\x02" * 8)
     record.body.string_value = "one"
     record.attributes.add(key="map").value.kvlist_value.values.add(key="n").value.int_value = 1
     assert post(sink, "/v1/logs", request.SerializeToString()) == 200
@@ -227,9 +223,7 @@ def test_a_canary_is_found_wherever_it_hides(sink: OtlpSink) -> None:
         pytest.param("/v1/traces", b"{}", {"content_type": "application/json"}, id="content type"),
         pytest.param("/v1/traces", b"", {"content_encoding": "br"}, id="encoding"),
         pytest.param("/v1/traces", b"no gzip", {"content_encoding": "gzip"}, id="gzip"),
-        pytest.param(
-            "/v1/traces", gzip.compress(b"x" * 99)[:-9], {"content_encoding": "gzip"}, id="half a gzip"
-        ),
+        pytest.param("/v1/traces", gzip.compress(b"x" * 99)[:-9], {"content_encoding": "gzip"}, id="half a gzip"),
         pytest.param("/v1/traces", b"no zlib", {"content_encoding": "deflate"}, id="deflate"),
     ],
 )

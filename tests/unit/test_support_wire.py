@@ -242,9 +242,7 @@ async def test_the_context_of_the_sender_goes_as_far_as_without_the_tap(log: Wir
         context = getattr(receiving, "last_context", None)
         contexts.append(context and context.get(who))
     assert contexts[0] == contexts[1]
-    assert contexts[1] == (
-        None if isinstance(plain_send, anyio.streams.memory.MemoryObjectSendStream) else "sender"
-    )
+    assert contexts[1] == (None if isinstance(plain_send, anyio.streams.memory.MemoryObjectSendStream) else "sender")
 
 
 @pytest.mark.anyio
@@ -292,9 +290,7 @@ async def test_clones_and_ends_of_tapped_streams(log: WireLog) -> None:
 # --- HTTP ---------------------------------------------------------------------------------------------------
 
 
-def http_scope(
-    method: str = "POST", content_type: str = "application/json", path: str = "/mcp"
-) -> dict[str, Any]:
+def http_scope(method: str = "POST", content_type: str = "application/json", path: str = "/mcp") -> dict[str, Any]:
     headers = [(b"Content-Type", content_type.encode()), (b"Mcp-Session-Id", b"s-1")]
     return {"type": "http", "method": method, "path": path, "headers": headers}
 
@@ -306,14 +302,10 @@ def chunks(body: bytes, size: int) -> list[bytes]:
 def request_events(body: bytes, size: int = 7) -> list[dict[str, Any]]:
     pieces = chunks(body, size)
     last = len(pieces) - 1
-    return [
-        {"type": "http.request", "body": piece, "more_body": at < last} for at, piece in enumerate(pieces)
-    ]
+    return [{"type": "http.request", "body": piece, "more_body": at < last} for at, piece in enumerate(pieces)]
 
 
-def response_events(
-    body: bytes, content_type: str = "application/json", size: int = 7
-) -> list[dict[str, Any]]:
+def response_events(body: bytes, content_type: str = "application/json", size: int = 7) -> list[dict[str, Any]]:
     headers = [(b"content-type", content_type.encode())]
     return [
         {"type": "http.response.start", "status": 200, "headers": headers},
@@ -399,9 +391,7 @@ async def test_a_get_stream_is_logged_as_it_goes_on(log: WireLog) -> None:
     logged: list[int] = []
 
     async def app(_: Any, __: Any, send: Any) -> None:
-        first, *bodies = response_events(
-            sse(sse_message(REQUEST), sse_message(NOTIFICATION)), "text/event-stream", 8
-        )
+        first, *bodies = response_events(sse(sse_message(REQUEST), sse_message(NOTIFICATION)), "text/event-stream", 8)
         await send(first)
         for event in bodies:
             await send(event)
@@ -424,9 +414,7 @@ async def test_a_get_stream_is_logged_as_it_goes_on(log: WireLog) -> None:
         (http_scope(path="/token"), {"paths": ["/mcp"]}),
     ],
 )
-async def test_other_requests_are_not_logged(
-    log: WireLog, scope: dict[str, Any], options: dict[str, Any]
-) -> None:
+async def test_other_requests_are_not_logged(log: WireLog, scope: dict[str, Any], options: dict[str, Any]) -> None:
     answer = response_events(b"<html>", "text/html")
     await exchange_http(log, scope, request_events(b"{}"), answer, **options)
     assert len(log) == 0
@@ -434,9 +422,7 @@ async def test_other_requests_are_not_logged(
 
 @pytest.mark.anyio
 async def test_a_post_that_is_no_json_is_malformed_and_an_aborted_one_is_nothing(log: WireLog) -> None:
-    await exchange_http(
-        log, http_scope(), request_events(b"{nonsense"), response_events(b"", "application/json")
-    )
+    await exchange_http(log, http_scope(), request_events(b"{nonsense"), response_events(b"", "application/json"))
     assert [message.kind for message in log] == ["malformed"]
     log.clear()
     aborted = [*request_events(b"123456789")[:1], {"type": "http.disconnect"}]

@@ -35,9 +35,7 @@ class Recorder:
         self.provider.add_span_processor(SimpleSpanProcessor(self._memory))
         self.tracer = self.provider.get_tracer(scope)
 
-    def start(
-        self, name: str, parent: trace.SpanContext | trace.Span | None = None, **kwargs: Any
-    ) -> trace.Span:
+    def start(self, name: str, parent: trace.SpanContext | trace.Span | None = None, **kwargs: Any) -> trace.Span:
         context = context_api.Context()
         if parent is not None:
             span = parent if isinstance(parent, trace.Span) else trace.NonRecordingSpan(parent)
@@ -50,9 +48,7 @@ class Recorder:
         assert finished.context == span.get_span_context()
         return finished
 
-    def span(
-        self, name: str, parent: trace.SpanContext | trace.Span | None = None, **kwargs: Any
-    ) -> ReadableSpan:
+    def span(self, name: str, parent: trace.SpanContext | trace.Span | None = None, **kwargs: Any) -> ReadableSpan:
         return self.end(self.start(name, parent, **kwargs))
 
 
@@ -322,9 +318,7 @@ class TestWhenATraceIsPrinted:
         assert "incomplete (idle)" in out.getvalue()
         assert "orphan" in out.getvalue()
 
-    def test_what_is_remembered_of_printed_traces_is_bounded(
-        self, recorder: Recorder, out: io.StringIO
-    ) -> None:
+    def test_what_is_remembered_of_printed_traces_is_bounded(self, recorder: Recorder, out: io.StringIO) -> None:
         exporter = McpTreeExporter(out, max_traces=2, max_spans=2)
         for _ in range(3):
             exporter.export([recorder.span("message", remote())])
@@ -356,9 +350,7 @@ class Broken(io.StringIO):
 
 
 class TestMannersOfAGuest:
-    def test_failure_is_a_result_and_is_logged_once(
-        self, recorder: Recorder, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_failure_is_a_result_and_is_logged_once(self, recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
         exporter = McpTreeExporter(Broken())
         results = [exporter.export([recorder.span("a"), recorder.span("b")]) for _ in range(3)]
         assert results == [SpanExportResult.FAILURE] * 3
@@ -457,9 +449,7 @@ class TestMannersOfAGuest:
                     pid = os.fork()
             os.waitpid(pid, 0) if pid else os._exit(0)
         """
-        result = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-        )
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
         assert result.stderr.count("child") == 1
         assert result.stderr.count("root") == 2
         assert result.stdout == ""
@@ -519,12 +509,8 @@ class TestColour:
         assert "\x1b" in coloured
         assert ESCAPE.sub("", coloured) == render_tree(spans, color=False, width=100)
 
-    def test_without_rich_the_text_is_plain(
-        self, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.delitem(
-            sys.modules, "opentelemetry_instrumentation_mcp.exporter.rich_rendering", raising=False
-        )
+    def test_without_rich_the_text_is_plain(self, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "opentelemetry_instrumentation_mcp.exporter.rich_rendering", raising=False)
         monkeypatch.setitem(sys.modules, "rich.console", None)
         out = io.StringIO()
         McpTreeExporter(out, color=True).export([recorder.span("a")])
@@ -533,9 +519,7 @@ class TestColour:
 
     @pytest.mark.parametrize("color", [False, True])
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-    def test_streams_that_cannot_encode_box_characters(
-        self, recorder: Recorder, encoding: str, color: bool
-    ) -> None:
+    def test_streams_that_cannot_encode_box_characters(self, recorder: Recorder, encoding: str, color: bool) -> None:
         raw = io.BytesIO()
         out = io.TextIOWrapper(raw, encoding=encoding)
         assert McpTreeExporter(out, color=color).export([recorder.span("搜索")]) is SpanExportResult.SUCCESS

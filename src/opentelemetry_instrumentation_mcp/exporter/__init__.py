@@ -166,9 +166,7 @@ class McpTreeExporter(SpanExporter):
             return
         self._failed = True
         with contextlib.suppress(Exception):  # logging may be as broken as the stream
-            _logger.warning(
-                "mcp_tree could not print a trace; further failures are not logged", exc_info=error
-            )
+            _logger.warning("mcp_tree could not print a trace; further failures are not logged", exc_info=error)
 
 
 @dataclass

@@ -32,12 +32,8 @@ _STYLES = {
 
 def draw(lines: Iterable[Line], out: TextIO) -> None:
     """Write the lines to `out` in colour; whether colour is wanted has been decided before."""
-    text = Text("\n").join(
-        Text.assemble(*((part, _STYLES.get(role, "")) for part, role in line)) for line in lines
-    )
-    console = Console(
-        file=out, force_terminal=True, force_jupyter=False, color_system="standard", no_color=False
-    )
+    text = Text("\n").join(Text.assemble(*((part, _STYLES.get(role, "")) for part, role in line)) for line in lines)
+    console = Console(file=out, force_terminal=True, force_jupyter=False, color_system="standard", no_color=False)
     # No wrapping, markup or highlighting: the layout is done and the text is not ours.
     console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 

@@ -19,7 +19,14 @@ SDK_V1 = (
     Target("sdk_v1", _SESSION, "BaseSession.__aexit__", "sdk_v1:leave_session", "the end of sessions", 1),
     Target("sdk_v1", _SESSION, "RequestResponder.cancel", "sdk_v1:cancel_request", "cancellation by the peer", 1),
     Target("sdk_v1", _CLIENT_SESSION, "ClientSession._received_request", "sdk_v1:receive_request", "", 1),
-    Target("sdk_v1", _CLIENT_SESSION, "ClientSession._received_notification", "sdk_v1:receive_notification", "", 1),
+    Target(
+        "sdk_v1",
+        _CLIENT_SESSION,
+        "ClientSession._received_notification",
+        "sdk_v1:receive_notification",
+        "",
+        1,
+    ),
     Target("sdk_v1", "mcp.server.session", "ServerSession._received_request", "sdk_v1:receive_request", "", 1),
     Target(
         "sdk_v1",
@@ -37,11 +44,23 @@ SDK_V1 = (
         "what handlers do",
         1,
     ),
-    Target("transports", _CLIENT_HTTP, "StreamableHTTPTransport._handle_post_request", "transports:post_message", "POSTs"),
+    Target(
+        "transports",
+        _CLIENT_HTTP,
+        "StreamableHTTPTransport._handle_post_request",
+        "transports:post_message",
+        "POSTs",
+    ),
 )
 
 SDK_V2 = (
-    Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher.send_raw_request", "sdk_v2_outbound:send_raw_request", "requests"),
+    Target(
+        "sdk_v2",
+        _DISPATCHER,
+        "JSONRPCDispatcher.send_raw_request",
+        "sdk_v2_outbound:send_raw_request",
+        "requests",
+    ),
     Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher._resolve_pending", "sdk_v2_outbound:resolve_pending"),
     Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher.notify", "sdk_v2_outbound:notify", "notifications"),
     Target(
@@ -58,10 +77,21 @@ SDK_V2 = (
         "sdk_v2_inbound:dispatch_notification",
         "inbound notifications",
     ),
-    Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher.run", "sdk_v2_sessions:run_dispatcher", "sessions of servers"),
+    Target(
+        "sdk_v2",
+        _DISPATCHER,
+        "JSONRPCDispatcher.run",
+        "sdk_v2_sessions:run_dispatcher",
+        "sessions of servers",
+    ),
     Target("sdk_v2", _DISPATCHER, "otel_span", "sdk_v2_sessions:replace_client_span"),
     Target("sdk_v2", _DISPATCHER, "inject_trace_context", "sdk_v2_outbound:inject_trace_context"),
-    Target("sdk_v2", "mcp.server._otel", "OpenTelemetryMiddleware.__call__", "sdk_v2_sessions:replace_server_span"),
+    Target(
+        "sdk_v2",
+        "mcp.server._otel",
+        "OpenTelemetryMiddleware.__call__",
+        "sdk_v2_sessions:replace_server_span",
+    ),
     Target(
         "sdk_v2",
         _DIRECT,
@@ -80,7 +110,14 @@ SDK_V2 = (
     Target("sdk_v2", _DIRECT, "DirectDispatcher.run", "sdk_v2_sessions:run_dispatcher", "in-process sessions"),
     Target("sdk_v2", _RUNNER, "ServerRunner._on_request", "sdk_v2_inbound:handle_at_server", "requests"),
     Target("sdk_v2", _RUNNER, "ServerRunner._on_notify", "sdk_v2_inbound:handle_at_server", "notifications"),
-    Target("sdk_v2", _CLIENT_SESSION, "ClientSession._on_request", "sdk_v2_inbound:handle_at_client", "requests", 2),
+    Target(
+        "sdk_v2",
+        _CLIENT_SESSION,
+        "ClientSession._on_request",
+        "sdk_v2_inbound:handle_at_client",
+        "requests",
+        2,
+    ),
     Target("sdk_v2", _CLIENT_SESSION, "ClientSession._on_notify", "sdk_v2_inbound:handle_at_client", "", 2),
     Target("sdk_v2", _CLIENT_SESSION, "ClientSession.__aenter__", "sdk_v2_sessions:enter_client_session", "", 2),
     Target("sdk_v2", _CLIENT_SESSION, "ClientSession.__aexit__", "sessions:leave_session", "client sessions", 2),
@@ -98,9 +135,33 @@ SDK_V2 = (
 )
 
 TRANSPORTS = (
-    Target("transports", "mcp.client.stdio", "stdio_client", "transports:observe_pipe", "network.*", None, CONTEXT_MANAGER),
-    Target("transports", "mcp.server.stdio", "stdio_server", "transports:observe_pipe", "network.*", None, CONTEXT_MANAGER),
-    Target("transports", "mcp.client.sse", "sse_client", "transports:observe_sse_client", "POSTs", None, CONTEXT_MANAGER),
+    Target(
+        "transports",
+        "mcp.client.stdio",
+        "stdio_client",
+        "transports:observe_pipe",
+        "network.*",
+        None,
+        CONTEXT_MANAGER,
+    ),
+    Target(
+        "transports",
+        "mcp.server.stdio",
+        "stdio_server",
+        "transports:observe_pipe",
+        "network.*",
+        None,
+        CONTEXT_MANAGER,
+    ),
+    Target(
+        "transports",
+        "mcp.client.sse",
+        "sse_client",
+        "transports:observe_sse_client",
+        "POSTs",
+        None,
+        CONTEXT_MANAGER,
+    ),
     Target(
         "transports",
         "mcp.client.websocket",
@@ -119,7 +180,13 @@ TRANSPORTS = (
         None,
         CONTEXT_MANAGER,
     ),
-    Target("transports", _CLIENT_HTTP, "StreamableHTTPTransport.post_writer", "transports:write_posts", "addresses"),
+    Target(
+        "transports",
+        _CLIENT_HTTP,
+        "StreamableHTTPTransport.post_writer",
+        "transports:write_posts",
+        "addresses",
+    ),
     Target(
         "transports",
         _CLIENT_HTTP,

@@ -10,13 +10,23 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import wrapt
 from opentelemetry import context as otel_context
 
 from .. import propagation
 from ..connection import Connection, HttpRequest
 from ..guard import contained
-from ..message import CANCELLED, SUCCESS, Outcome, describe, outcome_of_error, outcome_of_exception, outcome_of_result
+from ..message import (
+    CANCELLED,
+    SUCCESS,
+    Outcome,
+    as_mapping,
+    describe,
+    meta_of,
+    outcome_of_error,
+    outcome_of_exception,
+    outcome_of_result,
+)
+from ..proxy import ObjectProxy
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
 from ..telemetry import Operation, Telemetry
 from .transports import endpoint_of, http_request, is_dropped, keep_context
@@ -65,11 +75,10 @@ class Taps:
 
     def begin_inbound(self, method: str, params: Any, request_id: Any, http: HttpRequest | None) -> Operation | None:
         """Begin the SERVER operation of a message; that of a request ends when its answer is written."""
-        meta = params.get("_meta") if isinstance(params, dict) else None
         message = describe(method, params, request_id)
         if http is not None and self.connection.protocol_version is None:
             message = message._replace(protocol_version=_claimed_version(http))
-        operation = self.telemetry.begin_server(message, self.connection, meta, http)
+        operation = self.telemetry.begin_server(message, self.connection, meta_of(params), http)
         if operation is not None and request_id is not None:
             self.inbound[request_id] = operation
         return operation
@@ -86,7 +95,10 @@ class Taps:
 
     def _answer_arrived(self, root: Any) -> None:
         # A peer may answer "0" to the request 0; the SDK matches them too.
-        for request_id in (root.id, int(root.id) if isinstance(root.id, str) and root.id.isdigit() else root.id):
+        for request_id in (
+            root.id,
+            int(root.id) if isinstance(root.id, str) and root.id.isdigit() else root.id,
+        ):
             operation = self.outbound.get(request_id)
             if operation is not None:
                 operation.outcome = self._read_answer(operation, root)
@@ -152,7 +164,7 @@ class Taps:
         return outcome_of_result(method, root.result)
 
     def _cancelling(self, params: Any) -> None:
-        operation = self.outbound.get(params.get("requestId")) if isinstance(params, dict) else None
+        operation = self.outbound.get((as_mapping(params) or {}).get("requestId"))
         if operation is not None:
             operation.outcome = CANCELLED
 
@@ -195,7 +207,7 @@ def is_server_session(session: Any) -> bool:
     return any(kind.__name__ == "ServerSession" for kind in type(session).__mro__)
 
 
-class _TappedStream(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt 1.x has no type information
+class _TappedStream(ObjectProxy):
     """A stream of a session that shows its taps what passes; in everything else the stream itself."""
 
     def __init__(self, stream: Any, taps: Taps) -> None:

@@ -5,7 +5,7 @@ Those two see every message, those of streams too: they look whether the message
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..message import (
     Outcome,
     describe,
     is_cancellation,
+    meta_of,
     outcome_of_error,
     outcome_of_exception,
     outcome_of_result,
@@ -33,8 +34,8 @@ from .sdk_v2_common import (
     INVALID_PARAMS,
     NOT_TRACED,
     OPERATION,
+    NotTraced,
     connection_of,
-    error_code,
     operation_of,
 )
 from .sdk_v2_modern_http import is_resolving_schema
@@ -49,9 +50,7 @@ def handle_request(telemetry: Telemetry) -> Any:
         connection = connection_of(dispatcher)
         http = http_request(getattr(dctx, "message_metadata", None))
         message = describe(request.method, request.params, request.id)
-        operation = telemetry.begin_server(
-            message, connection, _meta_of(request.params), http, native=connection.server
-        )
+        operation = telemetry.begin_server(message, connection, meta_of(request.params), http, native=connection.server)
         setattr(dctx, OPERATION, operation or NOT_TRACED)
         return operation
 
@@ -93,10 +92,12 @@ def _outcome_of_handler(error: BaseException, dctx: Any, *, unhandled_code: int)
             # Shutting down: the dispatcher answers with this code before it lets go.
             return outcome_of_error(CONNECTION_CLOSED, "Connection closed")
         return CANCELLED
-    data = getattr(error, "error", None)
+    data: Any = getattr(error, "error", None)
     if isinstance(getattr(data, "code", None), int):
         return outcome_of_error(data.code, data.message)
-    if any(kind.__name__ == "ValidationError" and kind.__module__.startswith("pydantic") for kind in type(error).__mro__):
+    if any(
+        kind.__name__ == "ValidationError" and kind.__module__.startswith("pydantic") for kind in type(error).__mro__
+    ):
         return outcome_of_error(INVALID_PARAMS, "Invalid request parameters")
     if isinstance(error, Exception):
         return outcome_of_error(unhandled_code, None)
@@ -109,10 +110,6 @@ def _outcome_for_receiver(telemetry: Telemetry, operation: Operation, result: An
     if method in ("tools/list", "prompts/list"):
         telemetry.admit_names(method, result)
     return outcome_of_result(method, result)
-
-
-def _meta_of(params: Any) -> Any:
-    return params.get("_meta") if isinstance(params, Mapping) else None
 
 
 def dispatch_notification(telemetry: Telemetry) -> Any:
@@ -131,7 +128,7 @@ def dispatch_notification(telemetry: Telemetry) -> Any:
         return telemetry.begin_server(
             describe(notification.method, notification.params),
             connection,
-            _meta_of(notification.params),
+            meta_of(notification.params),
             http,
             native=connection.server,
         )
@@ -174,18 +171,26 @@ def dispatch_notification(telemetry: Telemetry) -> Any:
 
 def handle_at_server(telemetry: Telemetry) -> Any:
     """``ServerRunner._on_request`` and ``_on_notify``."""
-    return _handle_at_endpoint(telemetry, _server_connection, server=True)
+    return _handle_at_endpoint(telemetry, _server_connection, _server_version)
 
 
 def handle_at_client(telemetry: Telemetry) -> Any:
     """``ClientSession._on_request`` and ``_on_notify``."""
-    return _handle_at_endpoint(telemetry, _client_connection, server=False)
+    return _handle_at_endpoint(telemetry, _client_connection, _client_version)
+
+
+def _server_version(runner: Any) -> str | None:
+    return runner.connection.protocol_version
+
+
+def _client_version(session: Any) -> str | None:
+    return getattr(session, "_negotiated_version", None)
 
 
 def _server_connection(runner: Any) -> Connection:
     """Without a dispatcher the messages of one server and one revision share a description."""
-    known: dict[str, Connection] = runner.server.__dict__.setdefault(CONNECTION, {})
-    version = runner.connection.protocol_version
+    known: dict[str | None, Connection] = runner.server.__dict__.setdefault(CONNECTION, {})
+    version = _server_version(runner)
     connection = known.get(version)
     if connection is None:
         connection = Connection(server=True)
@@ -199,34 +204,35 @@ def _client_connection(session: Any) -> Connection:
     return connection_of(session._dispatcher, server=False)
 
 
-def _handle_at_endpoint(telemetry: Telemetry, connection_for: Callable[[Any], Connection], *, server: bool) -> Any:
+def _handle_at_endpoint(
+    telemetry: Telemetry, connection_for: Callable[[Any], Connection], version_of: Callable[[Any], str | None]
+) -> Any:
     @contained("describe an inbound message")
     def begin(endpoint: Any, dctx: Any, method: str, params: Any) -> Operation | None:
         http = http_request(getattr(dctx, "message_metadata", None))
         if http is not None and http.context is None:
             http = http._replace(context=otel_context.get_current())
         message = describe(method, params, getattr(dctx, "request_id", None))
-        operation = telemetry.begin_server(message, connection_for(endpoint), _meta_of(params), http, native=server)
+        connection = connection_for(endpoint)
+        operation = telemetry.begin_server(message, connection, meta_of(params), http, native=connection.server)
         if operation is not None:
             setattr(dctx, OPERATION, operation)
         return operation
 
     @contained("learn about a connection")
-    def learn(endpoint: Any, operation: Operation) -> None:
-        version = endpoint.connection.protocol_version if server else getattr(endpoint, "_negotiated_version", None)
-        if version and operation.message.method != "initialize":
-            operation.connection.protocol_version = version
+    def learn(endpoint: Any, under_way: Operation | NotTraced) -> None:
+        version = version_of(endpoint)
+        if version and isinstance(under_way, Operation) and under_way.message.method != "initialize":
+            under_way.connection.protocol_version = version
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dctx = argument(args, kwargs, 0, "dctx")
         under_way = operation_of(dctx)
         if under_way is not None:
-            if isinstance(under_way, Operation):
-                learn(instance, under_way)
+            learn(instance, under_way)
             return await wrapped(*args, **kwargs)
-        if is_resolving_schema():
-            return await wrapped(*args, **kwargs)
-        operation = begin(instance, dctx, argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params"))
+        method, params = argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params")
+        operation = None if is_resolving_schema() else begin(instance, dctx, method, params)
         if operation is None:
             return await wrapped(*args, **kwargs)
 

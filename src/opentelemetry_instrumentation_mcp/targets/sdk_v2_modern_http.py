@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 
 from ..connection import Connection, HttpRequest
 from ..guard import contained
-from ..message import SUCCESS, describe, outcome_of_error
+from ..message import SUCCESS, as_mapping, describe, meta_of, outcome_of_error
 from ..telemetry import Telemetry
 from .arguments import argument
 from .transports import http_request_behind
@@ -40,13 +40,14 @@ def resolve_schema(telemetry: Telemetry) -> Any:
 
 
 def classify_request(telemetry: Telemetry) -> Any:
-    """``classify_inbound_request``: its rejections (unsupported revision, bad envelope, header mismatch) are answers."""
+    """``classify_inbound_request``: rejects unsupported revisions, bad envelopes and headers that do not match."""
 
     @contained("trace a rejected request")
     def trace(body: Any, verdict: Any) -> None:
         # A rejection is told from a route by the error code it carries.
-        if isinstance(getattr(verdict, "code", None), int) and isinstance(body, Mapping):
-            _trace_answer(telemetry, body, HttpRequest(otel_context.get_current()), verdict)
+        message = as_mapping(body)
+        if isinstance(getattr(verdict, "code", None), int) and message is not None:
+            _trace_answer(telemetry, message, HttpRequest(otel_context.get_current()), verdict)
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         verdict = wrapped(*args, **kwargs)
@@ -94,9 +95,8 @@ def _trace_answer(telemetry: Telemetry, body: Mapping[str, Any], http: HttpReque
         return
     if http is not None and http.context is None:
         http = http._replace(context=otel_context.get_current())
-    meta = params.get("_meta") if isinstance(params, Mapping) else None
     operation = telemetry.begin_server(
-        describe(method, params, body.get("id")), Connection(server=True), meta, http, native=False
+        describe(method, params, body.get("id")), Connection(server=True), meta_of(params), http
     )
     if operation is not None:
         operation.settle(SUCCESS if rejection is None else outcome_of_error(rejection.code, rejection.message))

@@ -16,6 +16,7 @@ from ..message import (
     TIMED_OUT,
     Outcome,
     describe,
+    meta_of,
     outcome_of_error,
     outcome_of_exception,
     outcome_of_result,
@@ -92,7 +93,7 @@ def _outcome_for_sender(error: BaseException, *, lost: bool) -> Outcome:
 
 
 def resolve_pending(telemetry: Telemetry) -> Any:
-    """``JSONRPCDispatcher._resolve_pending``: tells an error of the peer from one the dispatcher makes up on closing."""
+    """``JSONRPCDispatcher._resolve_pending``: tells the peer's error from one made up when the connection closes."""
 
     @contained("note an error response")
     def note(dispatcher: Any, request_id: Any, outcome: Any) -> None:
@@ -125,7 +126,11 @@ def notify(telemetry: Telemetry) -> Any:
         connection = connection_of(dispatcher)
         method = argument(args, kwargs, 0, "method")
         related = kwargs.get("_related_request_id")
-        if getattr(dispatcher, "_closed", False) or _is_aborted_post(method, connection) or is_dropped(connection, related):
+        if (
+            getattr(dispatcher, "_closed", False)
+            or _is_aborted_post(method, connection)
+            or is_dropped(connection, related)
+        ):
             return None
         return telemetry.begin_client(describe(method, argument(args, kwargs, 1, "params")), connection)
 
@@ -162,10 +167,8 @@ def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> A
         operation = begin(instance, args, kwargs)
         if operation is None:
             return await wrapped(*args, **kwargs)
-        sent = _inject_params(operation, args, kwargs)
-        if sent is None:
-            sent = args, kwargs
-        return await operation.run(wrapped, *sent, _always_success, outcome_of_exception)
+        args, named = _inject_params(operation, args, kwargs) or (args, kwargs)
+        return await operation.run(wrapped, args, named, _always_success, outcome_of_exception)
 
     return wrapper
 
@@ -175,7 +178,9 @@ def _always_success(_: Any) -> Outcome:
 
 
 @contained("inject into params._meta")
-def _inject_params(operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _inject_params(
+    operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     params = propagation.with_injected_meta(argument(args, kwargs, 1, "params"), operation.context)
     return with_argument(args, kwargs, 1, "params", params) if params is not None else (args, kwargs)
 
@@ -206,20 +211,18 @@ def dispatch_direct_request(telemetry: Telemetry) -> Any:
         method, params = argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params")
         request_id = _next_request_id(receiver, argument(args, kwargs, 2, "opts"), "_in_flight_ids")
         message = describe(method, params, request_id)
-        return telemetry.begin_client(
-            message, _sender_connection(receiver), link=rounds.previous(message, params)
-        )
+        return telemetry.begin_client(message, _sender_connection(receiver), link=rounds.previous(message, params))
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
             return await wrapped(*args, **kwargs)
-        sent = _inject_params(operation, args, kwargs) or (args, kwargs)
+        args, named = _inject_params(operation, args, kwargs) or (args, kwargs)
 
         def read_error(error: BaseException) -> Outcome:
             return _outcome_for_sender(error, lost=_closed_before_handling(instance, error))
 
-        return await operation.run(wrapped, *sent, _result_reader(telemetry, operation, rounds), read_error)
+        return await operation.run(wrapped, args, named, _result_reader(telemetry, operation, rounds), read_error)
 
     return wrapper
 
@@ -257,8 +260,7 @@ def intercept_direct_notification(telemetry: Telemetry) -> Any:
     @contained("trace a consumed notification")
     def trace(method: str, params: Any) -> None:
         connection = _receiver.get() or Connection(server=False)
-        meta = params.get("_meta") if isinstance(params, Mapping) else None
-        operation = telemetry.begin_server(describe(method, params), connection, meta)
+        operation = telemetry.begin_server(describe(method, params), connection, meta_of(params))
         if operation is not None:
             operation.settle()
 

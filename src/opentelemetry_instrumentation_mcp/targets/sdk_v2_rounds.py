@@ -7,13 +7,12 @@ and the ``requestState`` it was given. Each later round's CLIENT span links the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry.trace import SpanContext
 
-from ..message import Message
+from ..message import Message, as_mapping
 from ..telemetry import Operation
 
 _MAX_OPEN = 1000
@@ -30,12 +29,13 @@ class Rounds:
 
     def previous(self, message: Message, params: Any) -> SpanContext | None:
         """The span of the round that a request with these ``params`` continues, None if it continues none."""
-        if not isinstance(params, Mapping):
+        sent = as_mapping(params)
+        if sent is None:
             return None
-        state = params.get("requestState")
+        state = sent.get("requestState")
         if isinstance(state, str):
             return self._open.pop((message.method, message.target or message.uri, state), None)
-        if params.get("inputResponses") is None:
+        if sent.get("inputResponses") is None:
             return None
         last = _open_in_task.get()
         if last is None or last[:2] != (message.method, message.target or message.uri):
@@ -44,12 +44,11 @@ class Rounds:
 
     def remember(self, operation: Operation, result: Any) -> None:
         """Remember the operation if its ``result`` asks for another round."""
-        if operation.span is None or not isinstance(result, Mapping):
-            return
-        if result.get("resultType") != "input_required":
+        answer = as_mapping(result)
+        if operation.span is None or answer is None or answer.get("resultType") != "input_required":
             return
         message, span_context = operation.message, operation.span.get_span_context()
-        state = result.get("requestState")
+        state = answer.get("requestState")
         if isinstance(state, str):
             self._open[(message.method, message.target or message.uri, state)] = span_context
             if len(self._open) > _MAX_OPEN:

@@ -100,8 +100,8 @@ def observe_sse_client(telemetry: Telemetry) -> Any:
         for value in variables.values():
             if state is not None and value is not streams[1] and getattr(value, "_state", None) is state:
                 make_context_follow(value)
-            hooks = getattr(value, "event_hooks", None)
-            if isinstance(hooks, dict) and isinstance(hooks.get("request"), list):
+            hooks: Any = getattr(value, "event_hooks", None)
+            if hooks is not None:
                 hooks["request"].append(_inject_into_post(telemetry))
 
     return observe
@@ -178,8 +178,8 @@ def prepare_headers(telemetry: Telemetry) -> Any:
     """The method that builds the headers of a POST; a fresh dictionary, which HTTP instrumentations overwrite."""
 
     @contained("inject into HTTP headers")
-    def add_context(headers: Any) -> None:
-        if _posting.get() and isinstance(headers, dict):
+    def add_context(headers: dict[str, Any]) -> None:
+        if _posting.get():
             propagation.inject(headers)
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,0 +1,71 @@
+# Needs python3 (3.10 or newer), make and a package registry; everything else is installed into .venv* and .nox.
+#
+#   make test       lint, types, and the tests in every environment of the matrix
+#   make quick      the tests in one environment:      make quick ENV=mcp-1.30 ARGS="-k span_name"
+#   make demo       one trace of a client and two servers, in the terminal
+#   make bench      the benchmarks, as a table:        make bench ARGS=...
+#   make changelog  the unreleased changes; with VERSION=1.2.3, write them into CHANGELOG.md
+#   make clean      remove what the others made
+
+PYTHON ?= python3
+ENV ?= mcp-2.3
+ARGS ?=
+
+VENV := .venv
+DEMO := .venv-demo
+BENCH := .venv-bench
+
+UV := $(VENV)/bin/uv
+NOX := $(VENV)/bin/nox
+SOURCES := pyproject.toml $(wildcard README.md) $(shell find src -name '*.py')
+
+export UV_COMPILE_BYTECODE := 1
+export UV_PYTHON_DOWNLOADS := never
+# uv does not read pip's settings: where pip is told to use another index, so is uv.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: test quick demo bench changelog clean
+
+test: $(NOX)
+	$(NOX) $(if $(ARGS),-- $(ARGS))
+
+quick: $(NOX)
+	$(NOX) --error-on-missing-interpreters --session "tests($(ENV))" -- $(ARGS)
+
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/python examples/demo/run.py $(ARGS)
+
+bench: $(BENCH)-1.30/.installed $(BENCH)-2.3/.installed
+	$(BENCH)-2.3/bin/python benchmarks/run.py $(BENCH)-1.30/bin/python $(BENCH)-2.3/bin/python $(ARGS)
+
+changelog: $(NOX)
+ifdef VERSION
+	$(VENV)/bin/towncrier build --yes --version $(VERSION)
+else
+	$(VENV)/bin/towncrier build --draft --version Unreleased
+endif
+
+clean:
+	rm -rf $(VENV) $(DEMO) $(BENCH)-1.30 $(BENCH)-2.3 .nox .pytest_cache .ruff_cache .hypothesis build dist htmlcov
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv, nox and towncrier, with nothing but the standard library and pip. Touched last: an interrupted installation is redone.
+$(NOX): constraints/tools.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints/tools.txt
+	@touch $(NOX)
+
+$(DEMO)/.installed: constraints/demo.txt $(SOURCES) | $(NOX)
+	$(UV) venv --quiet --allow-existing --python $(VENV)/bin/python $(DEMO)
+	$(UV) pip install --quiet --python $(DEMO)/bin/python --constraint $< '.[auto,cli]' --group demo
+	@touch $@
+
+$(BENCH)-%/.installed: constraints/bench-%.txt $(SOURCES) | $(NOX)
+	$(UV) venv --quiet --allow-existing --python $(VENV)/bin/python $(BENCH)-$*
+	$(UV) pip install --quiet --python $(BENCH)-$*/bin/python --constraint $< . --group bench
+	@touch $@

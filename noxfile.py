@@ -1,0 +1,207 @@
+"""Development environments and what runs in them, on uv.
+
+`nox` runs everything: lint, types, the tests in every environment of the matrix, a summary. One environment
+alone: `nox -s "tests(mcp-1.30)"`, with arguments for pytest: `nox -s "tests(mcp-1.30)" -- tests/unit -x`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import nox
+
+PROJECT = "otel-instrumentation-mcp"
+CONSTRAINTS = Path("constraints")
+TEST_FOLDERS = ("tests/unit", "tests/integration")
+OLDEST_PYTHON = "3.10"
+FEWEST_ENVIRONMENTS = 3
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One row of the matrix. Its constraints file is `constraints/<id>.txt`; `nox -s lock` writes it."""
+
+    id: str
+    python: str
+    mcp: str
+    otel: tuple[str, str]  # the release of API and SDK, and that of the instrumentation that goes with it
+    wrapt: str
+    also: tuple[str, ...] = ()
+
+
+OLDEST_OTEL = ("1.31.0", "0.52b0")  # the lower bounds in pyproject.toml
+MIDDLE_OTEL = ("1.39.1", "0.60b1")  # still wants wrapt 1.x, as all releases before 0.62b0
+NEWEST_OTEL = ("1.45.2", "0.66b2")
+
+# SDKs up to 1.20 import a function that newer releases of pydantic no longer have.
+OLD_PYDANTIC = "pydantic<2.12"
+OLDEST_RICH = "rich==13.0.0"  # the lower bound of the extra `cli`
+
+MATRIX = (
+    Environment("mcp-1.9", "3.10", "1.9.4", OLDEST_OTEL, "1.14.0", (OLD_PYDANTIC, OLDEST_RICH)),
+    Environment("mcp-1.18", "3.12", "1.18.0", MIDDLE_OTEL, "1.17.3", (OLD_PYDANTIC,)),
+    Environment("mcp-1.30", "3.11", "1.30.0", NEWEST_OTEL, "2.5.2"),
+    Environment("mcp-2.0", "3.12", "2.0.0", NEWEST_OTEL, "2.0.1"),
+    Environment("mcp-2.3", "3.13", "2.3.0", NEWEST_OTEL, "2.5.2"),
+    Environment("mcp-2.3-py3.14", "3.14", "2.3.0", NEWEST_OTEL, "2.5.2"),
+)
+NEWEST = MATRIX[4]
+
+# The other constraints files: what of pyproject.toml is in them, and pins. They serve every Python from 3.10.
+WITH_PROJECT = "pyproject.toml"
+OTHER_LOCKS: dict[str, tuple[list[str], list[str]]] = {
+    "lint": (["--group", "lint"], []),
+    "types": ([WITH_PROJECT, "--group", "types"], [f"mcp=={NEWEST.mcp}"]),
+    "tools": (["--group", "tools"], []),
+    "demo": ([WITH_PROJECT, "--group", "demo", "--extra", "auto", "--extra", "cli"], [f"mcp=={NEWEST.mcp}"]),
+    "bench-1.30": ([WITH_PROJECT, "--group", "bench"], ["mcp==1.30.0"]),
+    "bench-2.3": ([WITH_PROJECT, "--group", "bench"], [f"mcp=={NEWEST.mcp}"]),
+}
+
+
+def show_pyenv_interpreters() -> None:
+    """Let all of pyenv's interpreters be found: it hides those that PYENV_VERSION does not list."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is None:
+        return
+
+    def ask(command: str, *options: str) -> list[str]:
+        answer = subprocess.run([pyenv, command, *options], capture_output=True, text=True, check=False)
+        return answer.stdout.split()
+
+    current = [version for version in ":".join(ask("version-name")).split(":") if version]
+    usable = [v for v in ask("versions", "--bare") if re.fullmatch(r"3\.[1-9]\d+\.\d+", v)]
+    # The current one stays first: it is what `python3` means. Of several patch releases the newest wins.
+    os.environ["PYENV_VERSION"] = ":".join(dict.fromkeys(current + usable[::-1]))
+
+
+show_pyenv_interpreters()
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+os.environ["UV_COMPILE_BYTECODE"] = "1"  # start-up times are measured: they must not include compiling
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # the summary counts them, also where CI is set
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests", "summary"]
+
+results: dict[str, bool] = {}  # environments of the matrix that ran in this process: did they pass?
+
+
+def install(session: nox.Session, lock: str, *, project: bool = True) -> None:
+    """Make the environment exactly what the constraints file says, with this project as its users get it."""
+    session.run_install("uv", "pip", "sync", "--quiet", str(CONSTRAINTS / f"{lock}.txt"), external=True)
+    if project:
+        session.install("--quiet", "--no-deps", "--reinstall-package", PROJECT, ".")
+        session.run_install("uv", "pip", "check", "--quiet", external=True)
+
+
+def pytest_arguments(session: nox.Session) -> list[str]:
+    """All the tests, unless the command line names some."""
+    named = any(Path(argument.split("::")[0]).exists() for argument in session.posargs)
+    return [*session.posargs] if named else [*TEST_FOLDERS, *session.posargs]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes."""
+    install(session, "lint", project=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(name="format")
+def reformat(session: nox.Session) -> None:
+    """Rewrite the sources as `lint` wants them."""
+    install(session, "lint", project=False)
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types, against the newest SDK."""
+    install(session, "types")
+    session.run("pyright")
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "environment"),
+    [nox.param(environment.python, environment, id=environment.id) for environment in MATRIX],
+)
+def tests(session: nox.Session, environment: Environment) -> None:
+    """The tests, in one environment of the matrix."""
+    results[environment.id] = False
+    install(session, environment.id)
+    session.run("pytest", *pytest_arguments(session))
+    results[environment.id] = True
+
+
+@nox.session(python=NEWEST.python)
+def coverage(session: nox.Session) -> None:
+    """What the tests of the newest environment do not reach."""
+    install(session, NEWEST.id)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *pytest_arguments(session))
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(venv_backend="none")
+def summary(session: nox.Session) -> None:
+    """Which environments of the matrix ran. Fails when too few did."""
+    print()
+    for environment in MATRIX:
+        if environment.id in results:
+            outcome = "passed" if results[environment.id] else "FAILED"
+        else:
+            outcome = f"SKIPPED: Python {environment.python} was not found"
+        print(f"  {environment.id:16} {outcome}")
+    passed, ran = sum(results.values()), len(results)
+    print(f"\nmatrix: {passed} passed, {ran - passed} failed, {len(MATRIX) - ran} skipped", flush=True)
+    if ran < FEWEST_ENVIRONMENTS:
+        session.error(f"only {ran} environments ran, at least {FEWEST_ENVIRONMENTS} are needed")
+
+
+@nox.session(venv_backend="none", default=False)
+def lock(session: nox.Session) -> None:
+    """Write the constraints files, all or those named: `nox -s lock -- mcp-1.30 demo`."""
+    locks = {
+        environment.id: (environment.python, [WITH_PROJECT, "--group", "test"], pins(environment))
+        for environment in MATRIX
+    }
+    locks |= {name: (OLDEST_PYTHON, options, wanted) for name, (options, wanted) in OTHER_LOCKS.items()}
+    for name in session.posargs or locks:
+        python, options, wanted = locks[name]
+        compile_lock(session, name, python, options, wanted)
+
+
+def pins(environment: Environment) -> list[str]:
+    """What the row of the matrix says, as requirements."""
+    stable, beta = environment.otel
+    return [
+        f"mcp=={environment.mcp}",
+        f"opentelemetry-api=={stable}",
+        f"opentelemetry-instrumentation=={beta}",
+        f"wrapt=={environment.wrapt}",
+        *environment.also,
+    ]
+
+
+def compile_lock(session: nox.Session, name: str, python: str, options: list[str], wanted: list[str]) -> None:
+    """Resolve what the options and the pins want, for one Python, into one constraints file."""
+    requirements = Path(session.create_tmp()) / f"{name}.in"
+    requirements.write_text("\n".join(wanted), encoding="utf-8")
+    session.run(
+        *("uv", "pip", "compile", "--quiet", str(requirements), *options),
+        *("--python-version", python, "--no-annotate", "--no-header", "--no-emit-index-url", "--upgrade"),
+        *("--output-file", str(CONSTRAINTS / f"{name}.txt")),
+        external=True,
+    )
