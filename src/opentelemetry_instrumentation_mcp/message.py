@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from . import semconv
 
@@ -81,10 +81,11 @@ def describe_model(request: Any, request_id: str | int | None = None) -> Message
 
 def as_mapping(value: Any) -> Mapping[str, Any] | None:
     """``value`` if it is a mapping, None otherwise: what a peer sends may be of any shape."""
-    if not isinstance(value, Mapping):
-        return None
-    mapping: Mapping[str, Any] = value
-    return mapping
+    return value if _is_mapping(value) else None
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
 
 
 def meta_of(params: object) -> Any:

@@ -17,7 +17,8 @@ from ..message import (
     outcome_of_error,
     outcome_of_exception,
 )
-from ..telemetry import Operation, Telemetry
+from ..operation import Operation
+from ..telemetry import Telemetry
 from .arguments import argument
 from .sdk_v1_taps import Taps, is_server_session, taps_of
 from .sessions import SessionClock, session_clock

@@ -26,9 +26,10 @@ from ..message import (
     outcome_of_exception,
     outcome_of_result,
 )
+from ..operation import Operation
 from ..proxy import ObjectProxy
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
-from ..telemetry import Operation, Telemetry
+from ..telemetry import Telemetry
 from .transports import endpoint_of, http_request, is_dropped, keep_context
 
 _TAPS = "_otel_mcp_taps"

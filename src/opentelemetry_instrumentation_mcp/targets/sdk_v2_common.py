@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..connection import Connection
-from ..telemetry import Operation
+from ..operation import Operation
 from .transports import endpoint_of
 
 CONNECTION = "_otel_mcp_connection"

@@ -25,7 +25,8 @@ from ..message import (
     outcome_of_exception,
     outcome_of_result,
 )
-from ..telemetry import Operation, Telemetry
+from ..operation import Operation
+from ..telemetry import Telemetry
 from .arguments import argument, with_argument
 from .sdk_v2_common import (
     CONNECTION,
@@ -204,6 +205,13 @@ def _client_connection(session: Any) -> Connection:
     return connection_of(session._dispatcher, server=False)
 
 
+@contained("learn the version of a connection")
+def _learn(under_way: Operation | NotTraced, version_of: Callable[[Any], str | None], endpoint: Any) -> None:
+    version = version_of(endpoint)
+    if version and isinstance(under_way, Operation) and under_way.message.method != "initialize":
+        under_way.connection.protocol_version = version
+
+
 def _handle_at_endpoint(
     telemetry: Telemetry, connection_for: Callable[[Any], Connection], version_of: Callable[[Any], str | None]
 ) -> Any:
@@ -219,17 +227,11 @@ def _handle_at_endpoint(
             setattr(dctx, OPERATION, operation)
         return operation
 
-    @contained("learn about a connection")
-    def learn(endpoint: Any, under_way: Operation | NotTraced) -> None:
-        version = version_of(endpoint)
-        if version and isinstance(under_way, Operation) and under_way.message.method != "initialize":
-            under_way.connection.protocol_version = version
-
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dctx = argument(args, kwargs, 0, "dctx")
         under_way = operation_of(dctx)
         if under_way is not None:
-            learn(instance, under_way)
+            _learn(under_way, version_of, instance)
             return await wrapped(*args, **kwargs)
         method, params = argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params")
         operation = None if is_resolving_schema() else begin(instance, dctx, method, params)

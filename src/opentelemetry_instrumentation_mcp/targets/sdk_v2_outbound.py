@@ -21,7 +21,8 @@ from ..message import (
     outcome_of_exception,
     outcome_of_result,
 )
-from ..telemetry import Operation, Telemetry
+from ..operation import Operation
+from ..telemetry import Telemetry
 from .arguments import argument, with_argument
 from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, error_code, operation_of
 from .sdk_v2_rounds import Rounds

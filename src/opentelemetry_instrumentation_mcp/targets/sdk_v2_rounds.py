@@ -13,7 +13,7 @@ from typing import Any
 from opentelemetry.trace import SpanContext
 
 from ..message import Message, as_mapping
-from ..telemetry import Operation
+from ..operation import Operation
 
 _MAX_OPEN = 1000
 
