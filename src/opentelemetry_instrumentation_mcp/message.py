@@ -67,7 +67,7 @@ def describe_model(request: Any, request_id: str | int | None = None) -> Message
     model = getattr(request, "root", request)
     method = str(model.method)
     params = getattr(model, "params", None)
-    if isinstance(params, Mapping):
+    if as_mapping(params) is not None:
         return describe(method, params, request_id)
     target = uri = None
     if params is not None:
