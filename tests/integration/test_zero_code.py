@@ -47,7 +47,11 @@ def test_client_and_stdio_server_are_one_trace(tmp_path: Path, era: str) -> None
         assert_message_spans(read_stdio_log(log), spans)
         assert {span.service_name for span in spans} == {"client", "stdio-server"}
         assert_conformant(spans, sink.metrics("client"))
-        for metric in ("client.operation", "server.operation", "client.session", "server.session"):
+        durations = ["client.operation", "server.operation", "client.session"]
+        if sdk.VERSION >= (1, 10):
+            # Older clients kill their server before it can report its last metrics.
+            durations.append("server.session")
+        for metric in durations:
             assert sink.contains(f"mcp.{metric}.duration")
         for canary in (b"canary-in-an-argument", b"hello?", b"sampled"):
             assert not sink.contains(canary), canary
