@@ -27,7 +27,7 @@ class Operation:
 
     __slots__ = (
         "_http",
-        "_initial_attributes",
+        "_known_attributes",
         "_owned",
         "_started",
         "_telemetry",
@@ -50,6 +50,7 @@ class Operation:
         *,
         server: bool,
         http: HttpRequest | None = None,
+        known_attributes: Attributes | None = None,
         owned: bool = True,
         measured: bool = True,
     ) -> None:
@@ -64,7 +65,7 @@ class Operation:
         """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
         self._http = http
         self._owned = owned
-        self._initial_attributes = self.view().attributes
+        self._known_attributes = known_attributes
         self._started = perf_counter()
 
     def settle(self, outcome: Outcome = SUCCESS) -> None:
@@ -77,18 +78,18 @@ class Operation:
         except Exception as error:
             report("end an operation", error)
 
-    def late_attributes(self) -> Attributes:
-        """What became known of the connection since the beginning: negotiated version, session id."""
-        attributes = self.view().attributes
-        if attributes is self._initial_attributes:
-            return {}
-        return {key: value for key, value in attributes.items() if key not in self._initial_attributes}
-
     def view(self) -> View:
         """What is known of the connection now, seen by this message."""
         return self.connection.view(
             inbound=self.server, http=self._http, protocol_version=self.message.protocol_version
         )
+
+    def late_attributes(self, view: View) -> Attributes | None:
+        """What became known of the connection since the beginning: negotiated version, session id."""
+        known = self._known_attributes
+        if known is None or view.attributes is known:
+            return None
+        return {key: value for key, value in view.attributes.items() if key not in known}
 
     @property
     def owned(self) -> bool:

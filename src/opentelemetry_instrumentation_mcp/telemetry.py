@@ -14,7 +14,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from . import propagation, semconv
 from .cardinality import Admission
 from .config import McpConfig
-from .connection import Attributes, Connection, HttpRequest
+from .connection import Attributes, Connection, HttpRequest, View
 from .guard import contained, report
 from .message import Message, Outcome, as_mapping
 from .operation import Operation
@@ -94,7 +94,6 @@ class Telemetry:
         """What an outbound message without an operation carries: the current context, None if suppressed."""
         return otel_context.get_current() if is_instrumentation_enabled() else None
 
-    @contained("begin a CLIENT operation")
     def begin_client(
         self,
         message: Message,
@@ -110,22 +109,20 @@ class Telemetry:
             native: the library makes a CLIENT span of its own for this message.
         """
         current = otel_context.get_current()
-        if not self._records():
-            return None
-        if not is_instrumentation_enabled():
+        if not self._records() or (current and not is_instrumentation_enabled()):
             return None
         if message.method in self._excluded:
             return Operation(self, message, connection, current, None, server=False, measured=False)
         if native and self.keeps_native_spans:
             return Operation(self, message, connection, current, None, server=False)
-        outer = self._outer_tool_span(message, current)
+        outer = self._outer_tool_span(message, current) if current and message.method == "tools/call" else None
         if outer is not None:
-            outer.set_attributes(self._attributes(message, connection, None, inbound=False))
+            view = connection.view(inbound=False, protocol_version=message.protocol_version)
+            outer.set_attributes(_attributes(message, view))
             return Operation(self, message, connection, current, outer, server=False, owned=False)
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
 
-    @contained("begin a SERVER operation")
     def begin_server(
         self,
         message: Message,
@@ -144,7 +141,7 @@ class Telemetry:
         """
         if not self._records() and not as_mapping(meta):
             return None
-        if not is_instrumentation_enabled():
+        if otel_context.get_current() and not is_instrumentation_enabled():
             return None
         context, links = propagation.receive(meta, http, self.config.remote_parent)
         if not self._configured or message.method in self._excluded:
@@ -165,14 +162,16 @@ class Telemetry:
         if self.on_first_operation is not None:
             self.on_first_operation, call = None, self.on_first_operation
             call()
+        server = kind is SpanKind.SERVER
         target = message.target
         if message.uri and self.config.resource_uri_in_span_name:
             target = message.uri
+        view = connection.view(inbound=server, http=http, protocol_version=message.protocol_version)
         span = self._tracer.start_span(
             semconv.span_name(message.method, target),
             parent,
             kind,
-            self._attributes(message, connection, http, inbound=kind is SpanKind.SERVER),
+            _attributes(message, view),
             links,
             record_exception=False,
             set_status_on_exception=False,
@@ -180,31 +179,13 @@ class Telemetry:
         context = trace.set_span_in_context(span, parent)
         if self._request_hook is not None and span.is_recording():
             self._call_hook("call request_hook", self._request_hook, span, message)
-        return Operation(self, message, connection, context, span, server=kind is SpanKind.SERVER, http=http)
-
-    def _attributes(
-        self, message: Message, connection: Connection, http: HttpRequest | None, *, inbound: bool
-    ) -> Attributes:
-        method, request_id, target, uri, version = message
-        attributes: Attributes = {
-            semconv.METHOD: semconv.clean(method),
-            **connection.view(inbound=inbound, http=http, protocol_version=version).attributes,
-        }
-        if request_id is not None:
-            attributes[semconv.REQUEST_ID] = semconv.clean(str(request_id))
-        if method == "tools/call":
-            attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
-            if target:
-                attributes[semconv.TOOL_NAME] = semconv.clean(target)
-        elif target and method == "prompts/get":
-            attributes[semconv.PROMPT_NAME] = semconv.clean(target)
-        elif uri:
-            attributes[semconv.RESOURCE_URI] = semconv.clean(uri)
-        return attributes
+        return Operation(
+            self, message, connection, context, span, server=server, http=http, known_attributes=view.attributes
+        )
 
     def _outer_tool_span(self, message: Message, context: Context) -> Span | None:
         """The current span, if an agent framework opened it for the very tool that is called now."""
-        if message.method != "tools/call" or not message.target or self.config.execute_tool_span != "reuse":
+        if not message.target or self.config.execute_tool_span != "reuse":
             return None
         span = trace.get_current_span(context)
         attributes = as_mapping(getattr(span, "attributes", None))
@@ -235,18 +216,23 @@ class Telemetry:
             connection.protocol_version = outcome.protocol_version
         elif message.protocol_version is not None and not operation.server and error_type is None:
             connection.protocol_version = message.protocol_version
+        view = operation.view()
         span = operation.span
         if span is not None:
             if span.is_recording():
-                self._describe_end(span, operation, outcome, error_type)
+                self._describe_end(span, operation, view, outcome, error_type)
             if operation.owned:
                 span.end()
-        attributes = self._metric_attributes(operation, error_type, status_code)
+        attributes = self._metric_attributes(message, view, error_type, status_code)
         histogram = self._server_duration if operation.server else self._client_duration
         histogram.record(elapsed, attributes, operation.context)
 
-    def _describe_end(self, span: Span, operation: Operation, outcome: Outcome, error_type: str | None) -> None:
-        span.set_attributes(operation.late_attributes())
+    def _describe_end(
+        self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
+    ) -> None:
+        late = operation.late_attributes(view)
+        if late:
+            span.set_attributes(late)
         if outcome.status_code is not None:
             span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
         if error_type is not None:
@@ -255,9 +241,11 @@ class Telemetry:
         if self._response_hook is not None:
             self._call_hook("call response_hook", self._response_hook, span, operation.message, outcome)
 
-    def _metric_attributes(self, operation: Operation, error_type: str | None, status_code: str | None) -> Attributes:
+    def _metric_attributes(
+        self, message: Message, view: View, error_type: str | None, status_code: str | None
+    ) -> Attributes:
         succeeded = error_type is None and status_code is None
-        method, target = operation.message.method, operation.message.target
+        method, target = semconv.clean(message.method), message.target and semconv.clean(message.target)
         if not self._methods.accepts(method, proven=succeeded):
             method = semconv.OTHER
         if target is not None and not self._targets.accepts(target, proven=succeeded):
@@ -265,7 +253,6 @@ class Telemetry:
         if status_code is not None and not self._codes.accepts(status_code, proven=True):
             error_type = semconv.OTHER if error_type == status_code else error_type
             status_code = semconv.OTHER
-        view = operation.view()
         key = (method, target, error_type, status_code)
         attributes = view.metric_cache.get(key)
         if attributes is None:
@@ -289,7 +276,7 @@ class Telemetry:
         listing = as_mapping(result) or {}
         for entry in listing.get(key) or ():
             name = (as_mapping(entry) or {}).get("name")
-            if isinstance(name, str) and len(name) <= semconv.MAX_NAME and not self._targets.accepts(name, proven=True):
+            if isinstance(name, str) and not self._targets.accepts(semconv.clean(name), proven=True):
                 return
 
     @contained("record the duration of a session")
@@ -312,3 +299,20 @@ class Telemetry:
             hook(*args)
         except Exception as error:
             report(place, error)
+
+
+def _attributes(message: Message, view: View) -> Attributes:
+    """The attributes a span starts with, for samplers to see."""
+    method, request_id, target, uri, _ = message
+    attributes: Attributes = {semconv.METHOD: semconv.clean(method), **view.attributes}
+    if request_id is not None:
+        attributes[semconv.REQUEST_ID] = semconv.clean(str(request_id))
+    if method == "tools/call":
+        attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
+        if target:
+            attributes[semconv.TOOL_NAME] = semconv.clean(target)
+    elif target and method == "prompts/get":
+        attributes[semconv.PROMPT_NAME] = semconv.clean(target)
+    elif uri:
+        attributes[semconv.RESOURCE_URI] = semconv.clean(uri)
+    return attributes

@@ -249,9 +249,7 @@ def _handler(sink: OtlpSink) -> type[BaseHTTPRequestHandler]:
                 self._answer(200, answer.SerializeToString())
 
         def _take(self) -> Message:
-            if "content-length" not in self.headers:
-                raise ValueError("no content-length")
-            raw = self.rfile.read(int(self.headers["content-length"]))
+            raw = self._read()
             if self.path not in _MESSAGES:
                 raise ValueError("no such signal")
             content_type = self.headers.get("content-type", "")
@@ -264,6 +262,18 @@ def _handler(sink: OtlpSink) -> type[BaseHTTPRequestHandler]:
             sink._arrived(Body(self.path, headers, data, message))
             return response()
 
+        def _read(self) -> bytes:
+            if self.headers.get("transfer-encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = b""
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            # The trailer ends with an empty line.
+            while self.rfile.readline().strip():
+                pass
+            return body
+
         def _answer(self, code: int, body: bytes) -> None:
             self.send_response(code)
             self.send_header("content-type", "application/x-protobuf")
@@ -271,7 +281,7 @@ def _handler(sink: OtlpSink) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - so the base class calls it
             """Nothing on stderr: the sink tells what arrived."""
 
     return Handler

@@ -153,8 +153,9 @@ def tap_streams(
     The streams are wrapped where they are rather than relayed through further ones: no task, no buffer, and
     the context of the sender goes on to the receiver exactly as far as the streams beneath carry it.
     """
-    inbound, outbound = (TO_CLIENT, TO_SERVER) if side == "client" else (TO_SERVER, TO_CLIENT)
-    return _TappedReceive(log, read, inbound), _TappedSend(log, write, outbound)
+    if side == "client":
+        return _TappedReceive(log, read, TO_CLIENT), _TappedSend(log, write, TO_SERVER)
+    return _TappedReceive(log, read, TO_SERVER), _TappedSend(log, write, TO_CLIENT)
 
 
 def message_dict(session_message: Any) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class _Tapped:
     def __init__(self, log: WireLog, inner: Any, direction: Direction) -> None:
         self._log = log
         self._stream = inner
-        self._direction = direction
+        self._direction: Direction = direction
 
     def __getattr__(self, name: str) -> Any:
         # ``last_context`` of mcp 2.x among others.

@@ -214,13 +214,12 @@ def make_message() -> Any:
     from mcp.shared.message import SessionMessage
 
     try:
-        from mcp_types import JSONRPCRequest
+        import mcp_types as types
     except ModuleNotFoundError:
-        from mcp.types import JSONRPCMessage, JSONRPCRequest
-
-        return SessionMessage(JSONRPCMessage(JSONRPCRequest.model_validate(REQUEST)))
-    message: Any = JSONRPCRequest.model_validate(REQUEST)
-    return SessionMessage(message)
+        from mcp import types
+    message: Any = types.JSONRPCRequest.model_validate(REQUEST)
+    root: Any = types.JSONRPCMessage
+    return SessionMessage(root(message) if hasattr(root, "model_validate") else message)
 
 
 @pytest.mark.anyio

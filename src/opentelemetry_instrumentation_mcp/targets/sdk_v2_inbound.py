@@ -35,7 +35,6 @@ from .sdk_v2_common import (
     INVALID_PARAMS,
     NOT_TRACED,
     OPERATION,
-    NotTraced,
     connection_of,
     operation_of,
 )
@@ -181,7 +180,7 @@ def handle_at_client(telemetry: Telemetry) -> Any:
 
 
 def _server_version(runner: Any) -> str | None:
-    return runner.connection.protocol_version
+    return getattr(getattr(runner, "connection", None), "protocol_version", None)
 
 
 def _client_version(session: Any) -> str | None:
@@ -205,10 +204,9 @@ def _client_connection(session: Any) -> Connection:
     return connection_of(session._dispatcher, server=False)
 
 
-@contained("learn the version of a connection")
-def _learn(under_way: Operation | NotTraced, version_of: Callable[[Any], str | None], endpoint: Any) -> None:
-    version = version_of(endpoint)
-    if version and isinstance(under_way, Operation) and under_way.message.method != "initialize":
+def _learn(under_way: Operation, version: str | None) -> None:
+    # An initialize is seen with the version before the negotiation.
+    if version and under_way.message.method != "initialize":
         under_way.connection.protocol_version = version
 
 
@@ -231,7 +229,8 @@ def _handle_at_endpoint(
         dctx = argument(args, kwargs, 0, "dctx")
         under_way = operation_of(dctx)
         if under_way is not None:
-            _learn(under_way, version_of, instance)
+            if isinstance(under_way, Operation) and under_way.connection.protocol_version is None:
+                _learn(under_way, version_of(instance))
             return await wrapped(*args, **kwargs)
         method, params = argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params")
         operation = None if is_resolving_schema() else begin(instance, dctx, method, params)

@@ -98,13 +98,15 @@ def resolve_pending(telemetry: Telemetry) -> Any:
 
     @contained("note an error response")
     def note(dispatcher: Any, request_id: Any, outcome: Any) -> None:
-        if not isinstance(outcome, dict) and getattr(outcome, "code", None) == CONNECTION_CLOSED:
+        if getattr(outcome, "code", None) == CONNECTION_CLOSED:
             answered: set[str] = dispatcher.__dict__.setdefault(_ANSWERED, set())
             if len(answered) < len(dispatcher._pending):
                 answered.add(str(request_id))
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        note(instance, argument(args, kwargs, 0, "request_id"), argument(args, kwargs, 1, "outcome"))
+        outcome = argument(args, kwargs, 1, "outcome")
+        if type(outcome) is not dict:
+            note(instance, argument(args, kwargs, 0, "request_id"), outcome)
         return wrapped(*args, **kwargs)
 
     return wrapper
