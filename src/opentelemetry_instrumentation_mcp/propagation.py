@@ -17,6 +17,7 @@ from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import Link
 
 from .connection import HttpRequest
+from .guard import report
 from .message import as_mapping
 
 # W3C Baggage allows 8192 bytes; nothing the propagators read may be longer.
@@ -29,10 +30,15 @@ PARENT, LINK, IGNORE = "parent", "link", "ignore"
 class _MetaGetter(Getter[Mapping[str, Any]]):
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         value = carrier.get(key)
-        return [value] if isinstance(value, str) and len(value) <= _MAX_VALUE else None
+        return [value] if isinstance(value, str) and _is_sane(value) else None
 
     def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
         return [key for key in islice(carrier, _MAX_KEYS) if isinstance(key, str)]
+
+
+def _is_sane(value: str) -> bool:
+    # Neither ASCII nor printable: lone surrogates, which some propagators cannot encode.
+    return len(value) <= _MAX_VALUE and (value.isascii() or value.isprintable())
 
 
 _META_GETTER = _MetaGetter()
@@ -85,7 +91,11 @@ def extract(meta: object, base: Context) -> Context:
     carrier = as_mapping(meta)
     if carrier is None or propagation_fields().isdisjoint(carrier):
         return base
-    return propagate.extract(carrier, base, _META_GETTER)
+    try:
+        return propagate.extract(carrier, base, _META_GETTER)
+    except Exception as error:
+        report("extract a trace context", error)
+        return base
 
 
 def _from_headers(headers: Iterable[tuple[bytes, bytes]], base: Context) -> Context:

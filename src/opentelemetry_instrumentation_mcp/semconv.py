@@ -6,7 +6,6 @@ Source of the names and rules: OpenTelemetry semantic conventions for MCP
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.43.0"
@@ -131,17 +130,23 @@ _PHRASE_OF_CODE: Final = {
     "-32042": "URL elicitation required",
 }
 
-# Control, format (bidi), surrogate and line separators: what no terminal, log or exporter should be handed.
-_UNPRINTABLE: Final = re.compile(
-    r"[^\S ]|[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
-
 
 def clean(text: str, limit: int = MAX_ATTRIBUTE) -> str:
-    """Bound ``text`` to ``limit`` characters and replace what cannot be shown or encoded as UTF-8 by U+FFFD."""
+    """Bound ``text`` to ``limit`` characters and replace what no terminal, log or exporter should be handed.
+
+    That is all Python calls unprintable (control, bidi and other format characters, separators, lone surrogates);
+    each becomes U+FFFD.
+    """
     if len(text) > limit:
         text = text[:limit]
-    return text if text.isprintable() else _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def request_id_text(request_id: str | int) -> str:
+    """A JSON-RPC id as the conventions want it, a string; Python refuses to print integers of thousands of digits."""
+    if isinstance(request_id, int) and request_id.bit_length() > MAX_ATTRIBUTE * 4:
+        return clean(hex(request_id))
+    return clean(str(request_id))
 
 
 def carries_uri(method: str) -> bool:

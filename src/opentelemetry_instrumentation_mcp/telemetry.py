@@ -244,7 +244,8 @@ class Telemetry:
     def _metric_attributes(
         self, message: Message, view: View, error_type: str | None, status_code: str | None
     ) -> Attributes:
-        succeeded = error_type is None and status_code is None
+        # A notification proves nothing: nobody says whether its method exists.
+        succeeded = error_type is None and status_code is None and message.is_request
         method, target = semconv.clean(message.method), message.target and semconv.clean(message.target)
         if not self._methods.accepts(method, proven=succeeded):
             method = semconv.OTHER
@@ -306,7 +307,7 @@ def _attributes(message: Message, view: View) -> Attributes:
     method, request_id, target, uri, _ = message
     attributes: Attributes = {semconv.METHOD: semconv.clean(method), **view.attributes}
     if request_id is not None:
-        attributes[semconv.REQUEST_ID] = semconv.clean(str(request_id))
+        attributes[semconv.REQUEST_ID] = semconv.request_id_text(request_id)
     if method == "tools/call":
         attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
         if target:

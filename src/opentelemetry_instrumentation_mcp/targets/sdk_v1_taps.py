@@ -65,7 +65,7 @@ class Taps:
         if method is None:
             self._answer_arrived(root)
             return
-        request_id = getattr(root, "id", None)
+        request_id = _request_id(root)
         operation = self.begin_inbound(method, root.params, request_id, http_request(getattr(item, "metadata", None)))
         if operation is None:
             return
@@ -98,7 +98,7 @@ class Taps:
         # A peer may answer "0" to the request 0; the SDK matches them too.
         for request_id in (
             root.id,
-            int(root.id) if isinstance(root.id, str) and root.id.isdigit() else root.id,
+            _as_integer(root.id),
         ):
             operation = self.outbound.get(request_id)
             if operation is not None:
@@ -137,7 +137,7 @@ class Taps:
                 operation.outcome = self._read_answer(operation, root)
                 keep_context(item, operation.context)
             return operation
-        request_id = getattr(root, "id", None)
+        request_id = _request_id(root)
         operation = self.outbound.get(request_id) if request_id is not None else None
         if request_id is None and is_dropped(self.connection, getattr(item.metadata, "related_request_id", None)):
             return None
@@ -180,6 +180,17 @@ class Taps:
         self.inbound.clear()
         self._unattended.clear()
         self._handed_over.clear()
+
+
+def _request_id(root: Any) -> str | int | None:
+    # The SDK takes a request whose id is of a wrong type for a notification, with the id as an extra field.
+    request_id = getattr(root, "id", None)
+    return request_id if isinstance(request_id, (str, int)) else None
+
+
+def _as_integer(request_id: Any) -> Any:
+    is_integer = isinstance(request_id, str) and request_id.isdecimal() and len(request_id) < 20
+    return int(request_id) if is_integer else request_id
 
 
 def _claimed_version(http: HttpRequest) -> str | None:
