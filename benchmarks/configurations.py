@@ -7,14 +7,15 @@ hold of what was patched when they were made. No global provider is ever set, so
 from __future__ import annotations
 
 import importlib
-import random
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
+import uvicorn
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -177,13 +178,41 @@ def _patch_points() -> dict[str, Any]:
     return found
 
 
-@dataclass
+# ----- connections
+
+
+@asynccontextmanager
+async def _serve(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application in this event loop, on a free port of the loopback interface; yields its base URL."""
+    # asyncio switches Nagle's algorithm off only for sockets that say they are TCP: with it, calls last 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, ws="none"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [listener])
+        while not server.started:
+            await anyio.sleep(0.001)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = server.force_exit = True
+            with anyio.move_on_after(3, shield=True):
+                while server.servers and any(each.is_serving() for each in server.servers):
+                    await anyio.sleep(0.005)
+            tasks.cancel_scope.cancel()
+
+
+sdk.serve = _serve
+
+
 class Connected:
     """A connection to the server under test, opened under one configuration."""
 
-    session: Any
+    def __init__(self, session: Any) -> None:
+        self.session = session
 
     async def call(self) -> None:
+        """What is measured: one ``tools/call`` and its answer."""
         await self.session.call_tool("add", {"a": 1, "b": 2})
 
 
@@ -194,7 +223,8 @@ class Lab:
         self.providers = Providers()
         self._pristine = _patch_points()
 
-    def _check_patches(self, *, patched: bool) -> None:
+    def check_patches(self, *, patched: bool) -> None:
+        """Raise unless ours has patched the SDK, or has not."""
         changed = [name for name, value in _patch_points().items() if value is not self._pristine[name]]
         if bool(changed) is not patched:
             raise AssertionError(f"patched: {changed or 'nothing'}")
@@ -208,32 +238,30 @@ class Lab:
             return _instrumented(self.providers if name == OURS else None)
         return nullcontext()
 
-    @asynccontextmanager
-    async def connected(self, name: str, transport: str) -> AsyncIterator[Connected]:
-        """A new connection to a new server, while configuration ``name`` is in force."""
+    def _server(self, name: str) -> Any:
         server = sdk.build_server(log_level="CRITICAL")
         if name in (NATIVE_REMOVED, FLOOR):
             _remove_native_server(server)
         if name == FLOOR:
             self.providers.floor.trace_server(server)
+        return server
+
+    @asynccontextmanager
+    async def connected(self, name: str, transport: str) -> AsyncIterator[Connected]:
+        """A new connection to a new server, while configuration ``name`` is in force."""
+        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            raise TypeError("a global tracer provider is set: no configuration is without SDK")
+        self.check_patches(patched=False)
+        server = self._server(name)
         over, era = TRANSPORTS[transport]
-        self._check_native_tracer(name)
         with self._in_force(name):
-            if name not in (NATIVE_REMOVED, FLOOR, NATIVE):
-                self._check_patches(patched=name in (OURS, OURS_WITHOUT_SDK))
+            if name in (OURS, OURS_WITHOUT_SDK):
+                self.check_patches(patched=True)
             async with sdk.connect(over, era=era, server=server) as peer:
                 if name == FLOOR:
                     self.providers.floor.trace_client(peer.session, _negotiated(peer.session))
                 yield Connected(peer.session)
-        self._check_patches(patched=False)
-
-    def _check_native_tracer(self, name: str) -> None:
-        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            raise TypeError(f"{name}: a global tracer provider is set")
-
-    def shuffled(self, names: list[str]) -> list[str]:
-        """One cycle: every configuration once, in random order."""
-        return random.sample(names, len(names))
+        self.check_patches(patched=False)
 
 
 def _negotiated(session: Any) -> str:

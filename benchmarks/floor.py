@@ -134,7 +134,7 @@ class Floor:
             ) as span:
                 meta: dict[str, Any] = {}
                 propagate.inject(meta)
-                call.params = call.params.model_copy(update={"meta": sdk.types.RequestParams.Meta(**meta)})
+                call.params.meta = sdk.types.RequestParams.Meta(**meta)
                 result = await send(request, *args, **options)
                 metric_attributes = {
                     "mcp.method.name": call.method,
@@ -158,7 +158,7 @@ class Floor:
             version = context.session.client_params.protocolVersion
             with self.tracer.start_as_current_span(
                 f"{request.method} {request.params.name}",
-                context=propagate.extract(context.meta.model_dump() if context.meta else {}),
+                context=propagate.extract((context.meta and context.meta.model_extra) or {}),
                 kind=SpanKind.SERVER,
                 attributes={
                     "mcp.method.name": request.method,

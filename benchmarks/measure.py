@@ -1,7 +1,7 @@
 """Measures one transport with the SDK that is installed; prints JSON. ``run.py`` starts it.
 
-In each cycle every configuration gets one block of calls, in random order. What is reported is, per block, the time
-of one call: wall time, and CPU time of the one thread in which client and server run.
+In each cycle every configuration gets one block of calls, in random order. Each call is timed: its CPU time, which is
+that of the one thread in which client and server run, and its wall time.
 """
 
 from __future__ import annotations
@@ -11,49 +11,55 @@ import gc
 import json
 import logging
 import platform
+import random
 import sys
 from importlib import metadata
-from statistics import median
 from time import perf_counter, thread_time
 from typing import Any
 
 import anyio
-from configurations import FLOOR, NATIVE, NONE, OURS, Connected, Lab, configurations, sdk, transports
+from configurations import FLOOR, IN_MEMORY, NATIVE, OURS, Connected, Lab, configurations, transports
 
-Blocks = dict[str, dict[str, list[float]]]
+Times = list[list[float]]  # microseconds: one list of calls per block
 
 
-async def _block(connected: Connected, calls: int, warm_up: int) -> dict[str, float]:
-    """The median call of a block, by clock: a call that was interrupted, or paid for a garbage collection, is not it."""
+def _defaults(transport: str) -> dict[str, int]:
+    if transport in IN_MEMORY:
+        return {"cycles": 40, "calls": 40, "warm_up": 25}
+    return {"cycles": 25, "calls": 15, "warm_up": 8}
+
+
+async def _block(connected: Connected, calls: int, warm_up: int) -> tuple[list[float], list[float]]:
     call = connected.call
     for _ in range(warm_up):
         await call()
     gc.collect()
-    times: dict[str, list[float]] = {"wall": [], "cpu": []}
+    cpu_times: list[float] = []
+    wall_times: list[float] = []
     for _ in range(calls):
         wall, cpu = perf_counter(), thread_time()
         await call()
-        times["cpu"].append(thread_time() - cpu)
-        times["wall"].append(perf_counter() - wall)
-    return {clock: round(median(each) * 1e6, 2) for clock, each in times.items()}
+        cpu_times.append(round((thread_time() - cpu) * 1e6, 1))
+        wall_times.append(round((perf_counter() - wall) * 1e6, 1))
+    return cpu_times, wall_times
 
 
-async def measure(lab: Lab, transport: str, cycles: int, calls: int, warm_up: int) -> Blocks:
-    """Microseconds per call, by configuration and clock, one number per cycle."""
+async def measure(lab: Lab, transport: str, cycles: int, calls: int, warm_up: int) -> dict[str, dict[str, Times]]:
+    """The times of all calls, by configuration and clock."""
     names = configurations(transport)
-    blocks: Blocks = {name: {"wall": [], "cpu": []} for name in names}
+    times: dict[str, dict[str, Times]] = {name: {"cpu": [], "wall": []} for name in names}
     for cycle in range(-1, cycles):  # the first one only warms up
-        for name in lab.shuffled(names):
+        for name in random.sample(names, len(names)):
             async with lab.connected(name, transport) as connected:
-                times = await _block(connected, calls, warm_up)
+                cpu, wall = await _block(connected, calls, warm_up)
             lab.providers.flush()
             if cycle >= 0:
-                for clock, time in times.items():
-                    blocks[name][clock].append(time)
+                times[name]["cpu"].append(cpu)
+                times[name]["wall"].append(wall)
         if cycle < 0:
             gc.collect()
             gc.freeze()
-    return blocks
+    return times
 
 
 async def _recorded(lab: Lab, name: str, transport: str) -> tuple[list[Any], list[Any]]:
@@ -93,17 +99,17 @@ async def verify(transport: str) -> None:
         raise AssertionError(f"floor and ours differ:\n{recorded[FLOOR]}\n{recorded[OURS]}")
 
 
-async def _main(options: argparse.Namespace) -> None:
-    await verify(options.transport)
-    blocks = await measure(Lab(), options.transport, options.cycles, options.calls, options.warm_up)
+async def _main(transport: str, sizes: dict[str, int]) -> None:
+    await verify(transport)
+    lab = Lab()
     json.dump(
         {
             "mcp": metadata.version("mcp"),
             "python": platform.python_version(),
             "opentelemetry": metadata.version("opentelemetry-sdk"),
-            "transport": options.transport,
-            "calls": options.calls,
-            "blocks": blocks,
+            "transport": transport,
+            **sizes,
+            "times": await measure(lab, transport, **sizes),
         },
         sys.stdout,
     )
@@ -114,15 +120,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", action="store_true", help="print the transports of this SDK and exit")
     parser.add_argument("--transport", choices=transports(), default="memory")
-    parser.add_argument("--cycles", type=int, default=40)
-    parser.add_argument("--calls", type=int, default=50, help="calls per block")
-    parser.add_argument("--warm-up", type=int, default=20, help="calls before each block")
+    parser.add_argument("--cycles", type=int, help="blocks per configuration")
+    parser.add_argument("--calls", type=int, help="calls per block")
     options = parser.parse_args()
     if options.list:
-        json.dump({"sdk": f"mcp {metadata.version('mcp')}", "transports": transports()}, sys.stdout)
+        json.dump(transports(), sys.stdout)
         return
     logging.disable(logging.CRITICAL)
-    anyio.run(_main, options)
+    given = {name: value for name in ("cycles", "calls") if (value := getattr(options, name)) is not None}
+    anyio.run(_main, options.transport, _defaults(options.transport) | given)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def _text(value: object) -> str | None:
 
 def outcome_of_error(code: object, text: object) -> Outcome:
     """The outcome of a JSON-RPC error response."""
-    status_code = str(code) if isinstance(code, int) and abs(code) < 10**9 else semconv.OTHER
+    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) < 10**9
+    status_code = str(code) if is_code else semconv.OTHER
     return Outcome(status_code, status_code, text if isinstance(text, str) else None)
 
 

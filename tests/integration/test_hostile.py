@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,16 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import Process
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry import propagate
+from opentelemetry.sdk.trace import SpanProcessor
 
 from conftest import Recorder
 from opentelemetry_instrumentation_mcp import McpInstrumentor
 from opentelemetry_instrumentation_mcp.guard import logger as our_logger
 from support import sdk
-from support.conformance import assert_conformant
+from support.conformance import Violation, check_metrics, check_spans
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -291,7 +295,7 @@ class Conversation:
         self._barriers += 1
         barrier = f"barrier-{self._barriers}"
         await self._send(encode(request("ping", request_id=barrier)))
-        alive = await self._until(lambda: self._answered([barrier]), 10)
+        alive = await self._until(lambda: self._answered([barrier]), 20)
         assert alive, f"the server did not survive {probe.label}"
         await self._until(lambda: self._answered(probe.ids), PATIENCE)
         answers = sorted(normal(line) for line in self._arrived if id_of(line) != barrier)
@@ -335,22 +339,27 @@ def bare_server() -> Any:
     return server
 
 
-async def over_memory(probes: Iterable[Probe], server: Any = None) -> Answers:
-    """The server behind memory streams; what its transports would not accept reaches it as they would hand it on."""
+def accept(line: bytes) -> Any:
+    """What a transport hands to a session: the message, or why it is none."""
     from mcp.shared.message import SessionMessage
 
-    def accept(line: bytes) -> Any:
-        try:
-            payload = json.loads(line)
-            if sdk.SDK2:
-                return SessionMessage(sdk.types.jsonrpc_message_adapter.validate_python(payload, by_name=False))
-            return SessionMessage(sdk.types.JSONRPCMessage.model_validate(payload))
-        except ValueError as error:
-            return error
+    try:
+        payload = json.loads(line)
+        if sdk.SDK2:
+            return SessionMessage(sdk.types.jsonrpc_message_adapter.validate_python(payload, by_name=False))
+        return SessionMessage(sdk.types.JSONRPCMessage.model_validate(payload))
+    except ValueError as error:
+        return error
 
-    def written(item: Any) -> bytes:
-        return encode(item.message.model_dump(by_alias=True, exclude_none=True))
 
+def written(item: Any) -> bytes:
+    return encode(item.message.model_dump(by_alias=True, exclude_none=True))
+
+
+async def over_memory(
+    probes: Iterable[Probe], server: Any = None, at_the_end: Callable[[], None] | None = None
+) -> Answers:
+    """The server behind memory streams."""
     async with sdk.memory_streams(server or sdk.build_server()) as (read, write), anyio.create_task_group() as tasks:
 
         async def send(line: bytes) -> None:
@@ -364,6 +373,8 @@ async def over_memory(probes: Iterable[Probe], server: Any = None) -> Answers:
 
         tasks.start_soon(listen)
         answers = await conversation.ask_all(probes)
+        if at_the_end is not None:
+            at_the_end()
         tasks.cancel_scope.cancel()
     return answers
 
@@ -483,15 +494,21 @@ async def over_http(http: Http, probes: Iterable[Probe], server: Any = None) -> 
 
 # --- with and without us ------------------------------------------------------------------------------------
 
+KNOWN_TOOLS = {
+    "add", "fail", "reject", "slow", "die", "context", "sample", "roots", "ping_client", "progress", "log", "change",
+    "outbound",
+}  # fmt: skip
+
+
 
 @contextmanager
-def watched(caplog: pytest.LogCaptureFixture | None = None, **options: Any) -> Iterator[Recorder]:
-    """The instrumentation on, with a recorder; at the end what was recorded must conform, and nothing failed."""
+def quietly_instrumented() -> Iterator[Recorder]:
+    """The instrumentation on, with a recorder; none of it may fail."""
     recorder, heard = Recorder(), _Heard()
     instrumentor = McpInstrumentor()
     our_logger.addHandler(heard)
     instrumentor.instrument(
-        tracer_provider=recorder.tracer_provider, meter_provider=recorder.meter_provider, skip_dep_check=True, **options
+        tracer_provider=recorder.tracer_provider, meter_provider=recorder.meter_provider, skip_dep_check=True
     )
     try:
         yield recorder
@@ -499,15 +516,22 @@ def watched(caplog: pytest.LogCaptureFixture | None = None, **options: Any) -> I
         instrumentor.uninstrument()
         our_logger.removeHandler(heard)
     assert heard.messages == []
-    assert_conformant(recorder.ours, recorder.metrics(), tools=KNOWN_TOOLS, prompts={"greet"})
     recorder.tracer_provider.shutdown()
-    recorder.meter_provider.shutdown()
 
 
-KNOWN_TOOLS = {
-    "add", "fail", "reject", "slow", "die", "context", "sample", "roots", "ping_client", "progress", "log", "change",
-    "outbound",
-}  # fmt: skip
+@contextmanager
+def watched(tools: Collection[str] | None = KNOWN_TOOLS) -> Iterator[Recorder]:
+    """The same; what was recorded must conform, and no metric may name a tool that does not exist."""
+    with quietly_instrumented() as recorder:
+        yield recorder
+    assert recorder.ours
+    violations = check_spans(recorder.ours) + check_metrics(recorder.metrics(), tools=tools, prompts={"greet"})
+    assert [str(one) for one in violations if not is_the_peers_fault(one)] == []
+
+
+def is_the_peers_fault(violation: Violation) -> bool:
+    """A peer may leave out the id of a request, or call a method nothing."""
+    return violation.rule == "request-id" or violation.subject.startswith("SERVER ''")
 
 
 class _Heard(logging.Handler):
@@ -531,11 +555,13 @@ async def test_memory() -> None:
 @pytest.mark.anyio
 async def test_stdio() -> None:
     """Real processes: one for each line would cost too much, so they live through all of it."""
-    # Not for this transport: lone surrogates are no JSON to its parser, and SDK 2.x reads the baggage itself here.
+    # Not for this transport: lone surrogates are no JSON to its parser, SDK 2.x reads the baggage itself here, and
+    # a traceback of a long name keeps the server's log busy for seconds.
+    not_here = ("_meta baggage",) * sdk.SDK2 + ("name 10 kB: prompt",)
     probes = [
         probe
         for probe in PROBES[::2] + PIPELINED
-        if not has_surrogates(probe.payloads) and not (sdk.SDK2 and probe.label.startswith("_meta baggage"))
+        if not has_surrogates(probe.payloads) and not probe.label.startswith(not_here)
     ]
     results: dict[str, Any] = {}
 
@@ -580,3 +606,342 @@ async def test_http(kind: str) -> None:
     with watched() as recorder:
         assert_same(without, await over_http(Http(http.transport, http.modern), probes))
     assert recorder.ours
+
+
+# --- nothing piles up ---------------------------------------------------------------------------------------
+
+
+class OpenSpans(SpanProcessor):
+    """Our spans that began and did not end yet."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, str] = {}
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.open[span.context.span_id] = span.name
+
+    def on_end(self, span: Any) -> None:
+        self.open.pop(span.context.span_id, None)
+
+
+@pytest.mark.anyio
+async def test_no_message_stays_open() -> None:
+    """What is answered, or cannot be, is over: while the session lasts, not only when it ends."""
+    odd_ids = [1.5, True, None, [1], {"a": 1}, "\N{SUPERSCRIPT TWO}", 10**30, ""]
+    flood = [
+        message
+        for number in range(10)
+        for odd in odd_ids
+        for message in (
+            {**notification("notifications/roots/list_changed"), "id": odd},
+            {**notification(f"random/{number}"), "id": odd},
+            {"jsonrpc": "2.0", "id": odd, "result": {}},
+            request("tools/call", {"name": f"random-{number}"}, odd),
+        )
+    ]
+    spans = OpenSpans()
+    left: list[str] = []
+    probes = [Probe(str(number), (message,)) for number, message in enumerate(flood)]
+    with watched() as recorder:
+        recorder.tracer_provider.add_span_processor(spans)
+        await over_memory(probes, at_the_end=lambda: left.extend(spans.open.values()))
+    assert left == []
+    assert len(recorder.ours) > 10 * len(odd_ids)
+
+
+def random_text(number: int) -> str:
+    return f"{'xyz'[number % 3] * (number % 300)}\x00{number}\ud7ff\u202e"
+
+
+def metric_points(recorder: Recorder) -> list[dict[str, Any]]:
+    data = recorder.metrics()
+    return [
+        dict(point.attributes)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    ]
+
+
+@pytest.mark.anyio
+async def test_metrics_stay_few_whatever_is_asked_for() -> None:
+    names = [f"{random_text(number)}-{number}" for number in range(300)]
+    flood = [
+        message
+        for number, name in enumerate(names)
+        for message in (
+            request(name, {}, number),
+            notification(name, {}),
+            notification(f"notifications/{name}", {}),
+            request("tools/call", {"name": name, "arguments": {}}, f"t{number}"),
+            request("prompts/get", {"name": name}, f"p{number}"),
+            request("resources/read", {"uri": f"res://{number}"}, f"r{number}"),
+            {**add(f"v{number}"), "params": {"name": "add", "arguments": {"a": 1, "b": name}}},
+        )
+    ]
+    batches = [Probe(f"batch {start}", tuple(flood[start : start + 70])) for start in range(0, len(flood), 70)]
+    with watched() as recorder:
+        await over_memory(batches)
+    points = metric_points(recorder)
+    assert len(recorder.ours) > len(flood)
+    assert len(points) < 25, points
+    texts = {text for point in points for text in point.values() if isinstance(text, str)}
+    assert not [text for text in texts if len(text) > 64]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_knows_every_tool_keeps_metrics_few() -> None:
+    """A catch-all server, such as a gateway: every name succeeds, so every name is good."""
+    server = sdk.build_server()
+    succeed_with_every_tool(server)
+    calls = [
+        request("tools/call", {"name": f"{number}{'x' * 500}\x1b", "arguments": {}}, number) for number in range(1500)
+    ]
+    batches = [Probe(f"batch {start}", tuple(calls[start : start + 100])) for start in range(0, len(calls), 100)]
+    with quietly_instrumented() as recorder:
+        async with sdk.memory_streams(server) as (read, write), anyio.create_task_group() as tasks:
+            conversation = Conversation(lambda line: write.send(accept(line)))
+
+            async def listen() -> None:
+                async for item in read:
+                    conversation.arrived(written(item))
+
+            tasks.start_soon(listen)
+            await conversation.ask(Probe("initialize", (INITIALIZE,)))
+            for batch in batches:
+                answers = await conversation.ask(batch)
+                assert all(b"every tool" in answer for answer in answers)
+            tasks.cancel_scope.cancel()
+    points = metric_points(recorder)
+    assert 900 < len(points) < 1100
+    for point in points:
+        for text in point.values():
+            assert len(str(text)) <= 256
+            assert str(text).isprintable()
+
+
+def succeed_with_every_tool(server: Any) -> None:
+    low = sdk.lowlevel(server)
+    content = [sdk.types.TextContent(type="text", text="every tool")]
+    result = sdk.types.CallToolResult(content=content)
+    if sdk.SDK2:
+
+        async def call(context: Any, params: Any) -> Any:
+            return result
+
+        low.add_request_handler("tools/call", sdk.types.CallToolRequestParams, call)
+    else:
+
+        async def handle(message: Any) -> Any:
+            return sdk.types.ServerResult(result)
+
+        low.request_handlers[sdk.types.CallToolRequest] = handle
+
+
+@pytest.mark.anyio
+async def test_error_codes_on_metrics_stay_few() -> None:
+    calls = [
+        Probe(f"code {code}", (request("tools/call", {"name": "reject", "arguments": {"code": code}}, code),))
+        for code in [*range(-33000, -32700), 10**9, -(10**12)]
+    ]
+    with quietly_instrumented() as recorder:
+        await over_memory(calls)
+    assert len(metric_points(recorder)) < 125
+
+
+# --- a hostile server ---------------------------------------------------------------------------------------
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "fine": {"result": {"content": [{"type": "text", "text": "fine"}]}},
+    "no result": {"result": {}},
+    "odd error flag": {"result": {"content": [], "isError": "maybe"}},
+    "odd _meta": {"result": {"content": [], "_meta": {"traceparent": 7, "baggage": [1]}}},
+    "more of everything": {"result": {"content": [], "tools": 5, "resultType": ["input_required"], "requestState": {}}},
+    "input required": {"result": {"resultType": "input_required", "requestState": "x" * 10_000}},
+    "huge code": {"error": {"code": 10**30, "message": "m"}},
+    "negative code": {"error": {"code": -(10**12), "message": "\x1b[31m"}},
+    "code 0": {"error": {"code": 0, "message": ""}},
+    "code 408": {"error": {"code": 408, "message": "Timed out"}},
+    "closed": {"error": {"code": -32000, "message": "Connection closed"}},
+    "data": {"error": {"code": -32603, "message": "x" * 10_000, "data": {"a": [None] * 100}}},
+}
+NOISE: list[dict[str, Any]] = [
+    {"jsonrpc": "2.0", "id": "\N{SUPERSCRIPT TWO}", "result": {}},
+    {"jsonrpc": "2.0", "id": "9" * 5000, "result": {}},
+    {"jsonrpc": "2.0", "id": 10**30, "error": {"code": 1, "message": "m"}},
+    notification("notifications/progress", {"progressToken": 10**30, "progress": 1}),
+    notification("notifications/message", {"level": "info", "data": None, "_meta": {"traceparent": [7]}}),
+    notification("notifications/\x00\u202e", {"_meta": 7}),
+    notification("notifications/resources/updated", {"uri": "x" * 10_000}),
+    notification("notifications/cancelled", {"requestId": [1]}),
+    notification("notifications/tools/list_changed", None),
+    request("ping", {"_meta": {"traceparent": {}, "baggage": 7}}, 0),
+    request("roots/list", {"_meta": None}, ""),
+    request("sampling/createMessage", {"messages": 7}, -1),
+    request("no/such/method", {}, 10**30),
+]
+
+
+async def against_hostile_server(revision: Any = "2025-03-26") -> list[Any]:
+    """What a client gets from a server that answers as it likes, between noise of all kinds."""
+    from mcp.shared.memory import create_client_server_memory_streams
+
+    seen: list[Any] = []
+    answers: list[bytes] = []
+    labels = iter(RESULTS)
+
+    async with create_client_server_memory_streams() as (streams, (read, write)), anyio.create_task_group() as tasks:
+
+        async def serve() -> None:
+            async for item in read:
+                message = json.loads(written(item))
+                if "method" not in message:
+                    answers.append(encode(message))
+                elif message["method"] == "initialize":
+                    result = {"protocolVersion": revision, "capabilities": {}, "serverInfo": {"name": "h", "version": ""}}
+                    await write.send(accept(encode({"jsonrpc": "2.0", "id": message["id"], "result": result})))
+                elif message["method"] == "tools/list":
+                    tools = [{"name": f"\x00{n}" + "x" * 400, "inputSchema": {}} for n in range(50)]
+                    tools.append({"name": "add", "inputSchema": {"type": "object"}})
+                    await write.send(accept(encode({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})))
+                elif "id" in message:
+                    for noise in NOISE:
+                        await write.send(accept(encode(noise)))
+                    reply = {"jsonrpc": "2.0", "id": message["id"], **RESULTS[next(labels)]}
+                    await write.send(accept(encode(reply)))
+
+        tasks.start_soon(serve)
+        try:
+            async with sdk._session(streams, sdk.Callbacks(), "legacy") as peer:
+                for label in RESULTS:
+                    try:
+                        result = await peer.call("add", {"a": 1}, timeout=5)
+                        seen.append((label, result.model_dump(mode="json")))
+                    except Exception as error:
+                        seen.append((label, type(error).__qualname__, str(error)))
+                await anyio.wait_all_tasks_blocked()
+                for number in range(len(peer.callbacks.seen)):
+                    seen.append(peer.callbacks.seen[number][0])
+        except Exception as error:
+            seen.append(described(error))
+        tasks.cancel_scope.cancel()
+    return [*seen, *sorted(answers)]
+
+
+def described(error: BaseException) -> list[Any]:
+    nested = getattr(error, "exceptions", ())
+    return [type(error).__name__, *map(described, nested)] if nested else [type(error).__name__, str(error)]
+
+
+@pytest.mark.anyio
+async def test_a_client_of_a_hostile_server() -> None:
+    without = await against_hostile_server()
+    assert len(without) > len(RESULTS) + 5 * len(RESULTS)
+    with watched(tools=None) as recorder:
+        assert await against_hostile_server() == without
+    assert len(recorder.find("tools/call add", "CLIENT")) == len(RESULTS)
+    assert len(metric_points(recorder)) < 40
+
+
+@pytest.mark.anyio
+async def test_a_server_cannot_invent_revisions() -> None:
+    """What a server claims to have negotiated counts once the SDK has agreed."""
+    revisions = [f"{2000 + number}-01-01" for number in range(20)] + ["\x1b" * 500, "", 7]
+    without = [await against_hostile_server(revision) for revision in revisions]
+    with watched(tools=None) as recorder:
+        assert [await against_hostile_server(revision) for revision in revisions] == without
+    claimed = {point.get("mcp.protocol.version") for point in metric_points(recorder)}
+    assert claimed <= {None, "2025-03-26"}, "each is a time series"
+
+
+# --- what a handler does with what a peer sent --------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["http-json", "modern-json"] if sdk.SDK2 else ["http-json"])
+@pytest.mark.parametrize("hostile", ["k=\ud800", "\ud800=v", "k=v\r\nx-evil: 1", "k=\x00", "=", "k=\xff"], ids=ascii)
+async def test_a_handler_can_call_others(kind: str, hostile: str) -> None:
+    """A peer's baggage reaches the handler, and leaves with its own HTTP calls: it must not break them."""
+    server = sdk.build_server()
+    carriers: list[dict[str, str]] = []
+
+    @server.tool()
+    async def outbound() -> str:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        carriers.append(carrier)
+        return "called"
+
+    call = request(
+        "tools/call", {"name": "outbound", "arguments": {}, "_meta": {"traceparent": TRACEPARENT, "baggage": hostile}}
+    )
+    http = HTTP_KINDS[kind]
+    with watched() as recorder:
+        answers = await over_http(Http(http.transport, http.modern), [Probe("call", (call,))], server)
+    assert b'"text":"called"' in answers["call"][0][2]
+    [carrier] = carriers
+    assert TRACE_ID in carrier["traceparent"]
+    "".join(carrier.values()).encode("ascii")
+    assert "\n" not in "".join(carrier.values())
+    handled = [span for span in recorder.ours if span.name == "tools/call outbound"]
+    assert [span.kind.name for span in handled] == ["SERVER"]
+    assert handled[0].context is not None
+    assert f"{handled[0].context.span_id:016x}" in carrier["traceparent"]
+
+
+# --- anything at all ----------------------------------------------------------------------------------------
+
+any_text = st.text(max_size=20) | st.sampled_from([*HOSTILE_TEXTS.values(), TRACEPARENT])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=6,
+)
+methods = any_text | st.sampled_from(
+    [
+        "tools/call", "tools/list", "prompts/get", "prompts/list", "resources/read", "ping", "completion/complete",
+        "notifications/progress", "notifications/cancelled", "notifications/roots/list_changed", "logging/setLevel",
+    ]
+)  # fmt: skip
+metas = st.dictionaries(st.sampled_from([*CONTEXT_KEYS, "progressToken", "x"]), json_values, max_size=4) | json_values
+params = json_values | st.fixed_dictionaries(
+    {},
+    optional={
+        "_meta": metas,
+        "name": st.sampled_from(["add", "fail", "greet"]) | json_values,
+        "arguments": json_values,
+        "uri": json_values,
+        "requestId": json_values,
+    },
+)
+messages = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0")},
+    optional={
+        "id": st.integers() | any_text | json_values,
+        "method": methods,
+        "params": params,
+        "result": json_values,
+        "error": st.fixed_dictionaries({"code": st.integers() | json_values, "message": any_text}) | json_values,
+    },
+)
+few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+
+
+@given(st.lists(messages, min_size=5, max_size=15))
+@few
+def test_anything_over_memory(payloads: list[dict[str, Any]]) -> None:
+    probes = [Probe(str(number), (payload,)) for number, payload in enumerate(payloads)]
+    without = anyio.run(over_memory, probes, bare_server())
+    with watched():
+        assert_same(without, anyio.run(over_memory, probes))
+
+
+@given(st.lists(messages, min_size=5, max_size=15), st.sampled_from(sorted(HTTP_KINDS)))
+@few
+def test_anything_over_http(payloads: list[dict[str, Any]], kind: str) -> None:
+    http = HTTP_KINDS[kind]
+    probes = [Probe(str(number), (payload,)) for number, payload in enumerate(payloads)]
+    without = anyio.run(over_http, Http(http.transport, http.modern), probes, bare_server())
+    with watched():
+        assert_same(without, anyio.run(over_http, Http(http.transport, http.modern), probes))

@@ -144,7 +144,13 @@ def test_a_value_of_the_wrong_type_gets_one_warning(field: str, value: Any, capl
 
 
 @given(st.sampled_from([field.name for field in fields(McpConfig)]), st.text(min_size=1))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_any_text_is_a_value_or_one_warning(caplog: pytest.LogCaptureFixture, field: str, text: str) -> None:
     caplog.clear()
     value = getattr(McpConfig.load(NOTHING, {variable_of(field): text}), field)

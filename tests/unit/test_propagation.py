@@ -25,7 +25,11 @@ POLICIES = (PARENT, LINK, IGNORE)
 REMOTE, HTTP, HEADER, AMBIENT = (0xA1, 0xB1), (0xA2, 0xB2), (0xA3, 0xB3), (0xA4, 0xB4)
 
 stable = settings(
-    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

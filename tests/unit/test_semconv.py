@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opentelemetry_instrumentation_mcp import semconv
 from support import conventions
+
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
 # What `st.text()` leaves out: a peer can send lone surrogates too.
 any_text = st.text(st.characters(codec=None, categories=None), max_size=400)
@@ -34,6 +36,7 @@ def is_fit(text: str, limit: int) -> bool:
 @given(any_text, st.integers(0, 300))
 @example(HOSTILE_TEXTS[1], 256)
 @example(HOSTILE_TEXTS[7], 256)
+@stable
 def test_clean_text_is_short_printable_and_encodable(text: str, limit: int) -> None:
     assert is_fit(semconv.clean(text, limit), limit)
 
@@ -46,12 +49,14 @@ def test_hostile_text_is_cleaned(text: str) -> None:
 
 
 @given(any_text)
+@stable
 def test_clean_is_idempotent(text: str) -> None:
     cleaned = semconv.clean(text)
     assert semconv.clean(cleaned) == cleaned
 
 
 @given(any_text)
+@stable
 def test_clean_keeps_what_is_printable(text: str) -> None:
     cleaned = semconv.clean(text)
     for before, after in zip(text, cleaned, strict=False):
@@ -67,6 +72,7 @@ def test_clean_does_not_copy_what_is_clean() -> None:
 @example("tools/call", "x" * 1_000_000)
 @example("m" * 1_000_000, "x" * 1_000_000)
 @example("a\nb", "c\rd")
+@stable
 def test_span_name_is_short_printable_and_encodable(method: str, target: str | None) -> None:
     name = semconv.span_name(method, target)
     assert is_fit(name, semconv.MAX_NAME)
@@ -110,6 +116,7 @@ def test_a_callers_fault_is_no_error_of_the_server(code: str, on_client: bool, o
 
 
 @given(st.none() | st.sampled_from(["-32601", "-32603", "-32002", "1", semconv.OTHER]) | any_text, any_text)
+@stable
 def test_status_text_never_quotes_a_message(code: str | None, message: str) -> None:
     own_words = {semconv.status_text(known, None) for known in ("-32700", "-32600", "-32601", "-32602", "-32603")}
     text = semconv.status_text(code, message)
