@@ -27,9 +27,9 @@ from opentelemetry_instrumentation_mcp.targets import TARGETS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support import sdk  # noqa: E402  # the tests' one face for SDK 1.x and 2.x
+from floor import Floor
 
-from floor import Floor  # noqa: E402
+from support import sdk  # the tests' one face for SDK 1.x and 2.x
 
 NONE = "none"
 NATIVE_REMOVED = "native removed"
@@ -128,9 +128,7 @@ def _without_native_client() -> AbstractContextManager[None]:
     from mcp.shared import jsonrpc_dispatcher
 
     no_span = _NoSpan()
-    return _replaced(
-        jsonrpc_dispatcher, otel_span=lambda *_, **__: no_span, inject_trace_context=lambda _: None
-    )
+    return _replaced(jsonrpc_dispatcher, otel_span=lambda *_, **__: no_span, inject_trace_context=lambda _: None)
 
 
 def _with_native(providers: Providers) -> AbstractContextManager[None]:
@@ -190,14 +188,14 @@ async def _serve(app: Any) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, ws="none"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await anyio.sleep(0.001)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = server.force_exit = True
             with anyio.move_on_after(3, shield=True):
-                while server.servers and any(each.is_serving() for each in server.servers):
+                while any(each.is_serving() for each in server.servers):  # noqa: ASYNC110
                     await anyio.sleep(0.005)
             tasks.cancel_scope.cancel()
 

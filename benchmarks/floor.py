@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
+
 from support import sdk
 
 BUCKETS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0]
@@ -36,7 +37,9 @@ class Floor:
             sdk.lowlevel(server).middleware.insert(0, self._middleware)
         else:
             handlers = sdk.lowlevel(server).request_handlers
-            handlers[sdk.types.CallToolRequest] = self._handler(sdk.lowlevel(server), handlers[sdk.types.CallToolRequest])
+            handlers[sdk.types.CallToolRequest] = self._handler(
+                sdk.lowlevel(server), handlers[sdk.types.CallToolRequest]
+            )
 
     def trace_client(self, session: Any, version: str) -> None:
         """Put the client's half around what sends the requests of ``session``."""

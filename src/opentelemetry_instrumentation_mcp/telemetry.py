@@ -81,7 +81,8 @@ class Telemetry:
     def keeps_native_spans(self) -> bool:
         return self.config.native_spans == "keep"
 
-    def _records(self) -> bool:
+    def records(self) -> bool:
+        """Whether spans or metrics go anywhere: an SDK is configured, or was given to ``instrument()``."""
         if not self._configured:
             # No API tells whether an SDK is there; a proxy provider means that there is none yet.
             self._configured = not (
@@ -109,7 +110,7 @@ class Telemetry:
             native: the library makes a CLIENT span of its own for this message.
         """
         current = otel_context.get_current()
-        if not self._records() or (current and not is_instrumentation_enabled()):
+        if not self.records() or (current and not is_instrumentation_enabled()):
             return None
         if message.method in self._excluded:
             return Operation(self, message, connection, current, None, server=False, measured=False)
@@ -139,7 +140,7 @@ class Telemetry:
             http: the HTTP request that carried the message.
             native: the library makes a SERVER span of its own for this message.
         """
-        if not self._records() and not as_mapping(meta):
+        if not self.records() and not as_mapping(meta):
             return None
         if otel_context.get_current() and not is_instrumentation_enabled():
             return None

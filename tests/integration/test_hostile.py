@@ -793,23 +793,28 @@ async def against_hostile_server(revision: Any = "2025-03-26") -> list[Any]:
 
     async with create_client_server_memory_streams() as (streams, (read, write)), anyio.create_task_group() as tasks:
 
+        async def send(*payloads: Any) -> None:
+            for payload in payloads:
+                await write.send(accept(encode(payload)))
+
+        def reply(request_id: Any, **result_or_error: Any) -> dict[str, Any]:
+            return {"jsonrpc": "2.0", "id": request_id, **result_or_error}
+
         async def serve() -> None:
             async for item in read:
                 message = json.loads(written(item))
                 if "method" not in message:
                     answers.append(encode(message))
                 elif message["method"] == "initialize":
-                    result = {"protocolVersion": revision, "capabilities": {}, "serverInfo": {"name": "h", "version": ""}}
-                    await write.send(accept(encode({"jsonrpc": "2.0", "id": message["id"], "result": result})))
+                    info = {"name": "hostile", "version": ""}
+                    result = {"protocolVersion": revision, "capabilities": {}, "serverInfo": info}
+                    tasks.start_soon(send, reply(message["id"], result=result))
                 elif message["method"] == "tools/list":
-                    tools = [{"name": f"\x00{n}" + "x" * 400, "inputSchema": {}} for n in range(50)]
+                    tools = [{"name": f"\x00{n}" + "x" * 400, "inputSchema": {"type": "object"}} for n in range(50)]
                     tools.append({"name": "add", "inputSchema": {"type": "object"}})
-                    await write.send(accept(encode({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})))
+                    tasks.start_soon(send, reply(message["id"], result={"tools": tools}))
                 elif "id" in message:
-                    for noise in NOISE:
-                        await write.send(accept(encode(noise)))
-                    reply = {"jsonrpc": "2.0", "id": message["id"], **RESULTS[next(labels)]}
-                    await write.send(accept(encode(reply)))
+                    tasks.start_soon(send, *NOISE, reply(message["id"], **RESULTS[next(labels)]))
 
         tasks.start_soon(serve)
         try:

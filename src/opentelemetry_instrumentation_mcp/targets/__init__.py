@@ -61,7 +61,7 @@ SDK_V2 = (
         "sdk_v2_outbound:send_raw_request",
         "requests",
     ),
-    Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher._resolve_pending", "sdk_v2_outbound:resolve_pending"),
+    Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher._fan_out_closed", "sdk_v2_outbound:close_pending"),
     Target("sdk_v2", _DISPATCHER, "JSONRPCDispatcher.notify", "sdk_v2_outbound:notify", "notifications"),
     Target(
         "sdk_v2",

@@ -47,6 +47,9 @@ def handle_request(telemetry: Telemetry) -> Any:
 
     @contained("describe an inbound request")
     def begin(dispatcher: Any, request: Any, dctx: Any) -> Operation | None:
+        if not telemetry.records() and not meta_of(request.params):
+            setattr(dctx, OPERATION, NOT_TRACED)
+            return None
         connection = connection_of(dispatcher)
         http = http_request(getattr(dctx, "message_metadata", None))
         message = describe(request.method, request.params, request.id)
@@ -54,11 +57,11 @@ def handle_request(telemetry: Telemetry) -> Any:
         setattr(dctx, OPERATION, operation or NOT_TRACED)
         return operation
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dctx = argument(args, kwargs, 1, "dctx")
         operation = begin(instance, argument(args, kwargs, 0, "req"), dctx)
         if operation is None:
-            return await wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
         on_request = argument(args, kwargs, 3, "on_request")
 
         async def observed(*request_args: Any, **request_kwargs: Any) -> Any:
@@ -78,7 +81,7 @@ def handle_request(telemetry: Telemetry) -> Any:
             return operation.outcome or outcome_of_exception(error)
 
         sent = with_argument(args, kwargs, 3, "on_request", observed)
-        return await operation.run(wrapped, *sent, read_outcome, read_error)
+        return operation.run(wrapped, *sent, read_outcome, read_error)
 
     return wrapper
 
@@ -215,6 +218,8 @@ def _handle_at_endpoint(
 ) -> Any:
     @contained("describe an inbound message")
     def begin(endpoint: Any, dctx: Any, method: str, params: Any) -> Operation | None:
+        if not telemetry.records() and not meta_of(params):
+            return None
         http = http_request(getattr(dctx, "message_metadata", None))
         if http is not None and http.context is None:
             http = http._replace(context=otel_context.get_current())
@@ -225,17 +230,17 @@ def _handle_at_endpoint(
             setattr(dctx, OPERATION, operation)
         return operation
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dctx = argument(args, kwargs, 0, "dctx")
         under_way = operation_of(dctx)
         if under_way is not None:
             if isinstance(under_way, Operation) and under_way.connection.protocol_version is None:
                 _learn(under_way, version_of(instance))
-            return await wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
         method, params = argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params")
         operation = None if is_resolving_schema() else begin(instance, dctx, method, params)
         if operation is None:
-            return await wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
 
         def read_result(result: Any) -> Outcome:
             return _outcome_for_receiver(telemetry, operation, result) or SUCCESS
@@ -243,6 +248,6 @@ def _handle_at_endpoint(
         def read_error(error: BaseException) -> Outcome:
             return _outcome_of_handler(error, dctx, unhandled_code=INTERNAL_ERROR) or SUCCESS
 
-        return await operation.run(wrapped, args, kwargs, read_result, read_error)
+        return operation.run(wrapped, args, kwargs, read_result, read_error)
 
     return wrapper

@@ -28,7 +28,9 @@ from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, er
 from .sdk_v2_rounds import Rounds
 from .transports import is_dropped
 
-_ANSWERED = "_otel_mcp_answered"
+_LOST = "_otel_mcp_lost"
+# What anyio raises when a stream is gone; the SDK turns it into a JSON-RPC error that nobody sent.
+_BROKEN = frozenset({"BrokenResourceError", "ClosedResourceError"})
 
 
 def send_raw_request(telemetry: Telemetry) -> Any:
@@ -37,21 +39,25 @@ def send_raw_request(telemetry: Telemetry) -> Any:
 
     @contained("describe an outbound request")
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        if not telemetry.records():
+            return None
         method, params = argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params")
         request_id = _next_request_id(dispatcher, argument(args, kwargs, 2, "opts"), "_pending")
+        if getattr(dispatcher, "_closed", False):
+            dispatcher.__dict__.setdefault(_LOST, set()).add(str(request_id))
         message = describe(method, params, request_id)
         link = rounds.previous(message, params)
         return telemetry.begin_client(message, connection_of(dispatcher), link=link, native=True)
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
-            return await wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
 
         def read_error(error: BaseException) -> Outcome:
             return _outcome_for_sender(error, lost=_lost(instance, operation.message.request_id))
 
-        return await operation.run(wrapped, args, kwargs, _result_reader(telemetry, operation, rounds), read_error)
+        return operation.run(wrapped, args, kwargs, _result_reader(telemetry, operation, rounds), read_error)
 
     return wrapper
 
@@ -88,37 +94,32 @@ def _outcome_for_sender(error: BaseException, *, lost: bool) -> Outcome:
         return outcome_of_exception(error)
     if code == REQUEST_TIMEOUT and isinstance(error.__context__, TimeoutError):
         return TIMED_OUT
-    if lost:
+    if lost or type(error.__context__).__name__ in _BROKEN:
         return outcome_of_exception(error)
     return outcome_of_error(code, getattr(data, "message", None))
 
 
-def resolve_pending(telemetry: Telemetry) -> Any:
-    """``JSONRPCDispatcher._resolve_pending``: tells the peer's error from one made up when the connection closes."""
+def close_pending(telemetry: Telemetry) -> Any:
+    """``JSONRPCDispatcher._fan_out_closed``: tells requests lost with the connection from those the peer answered."""
 
-    @contained("note an error response")
-    def note(dispatcher: Any, request_id: Any, outcome: Any) -> None:
-        if getattr(outcome, "code", None) == CONNECTION_CLOSED:
-            answered: set[str] = dispatcher.__dict__.setdefault(_ANSWERED, set())
-            if len(answered) < len(dispatcher._pending):
-                answered.add(str(request_id))
+    @contained("note lost requests")
+    def note(dispatcher: Any) -> None:
+        unanswered = (
+            key for key, pending in dispatcher._pending.items() if not pending.receive.statistics().current_buffer_used
+        )
+        dispatcher.__dict__.setdefault(_LOST, set()).update(str(key) for key in unanswered)
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        outcome = argument(args, kwargs, 1, "outcome")
-        if type(outcome) is not dict:
-            note(instance, argument(args, kwargs, 0, "request_id"), outcome)
+        note(instance)
         return wrapped(*args, **kwargs)
 
     return wrapper
 
 
 def _lost(dispatcher: Any, request_id: Any) -> bool:
-    """Whether the connection closed before the peer answered this request."""
-    answered: set[str] | None = getattr(dispatcher, _ANSWERED, None)
-    if answered and str(request_id) in answered:
-        answered.discard(str(request_id))
-        return False
-    return bool(getattr(dispatcher, "_closed", False))
+    """Whether the connection closed before the peer answered this request, or was closed already."""
+    lost: set[str] | None = getattr(dispatcher, _LOST, None)
+    return lost is not None and str(request_id) in lost
 
 
 def notify(telemetry: Telemetry) -> Any:
@@ -166,12 +167,12 @@ def notify_single_exchange(telemetry: Telemetry) -> Any:
 
 
 def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> Any:
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
-            return await wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
         args, named = _inject_params(operation, args, kwargs) or (args, kwargs)
-        return await operation.run(wrapped, args, named, _always_success, outcome_of_exception)
+        return operation.run(wrapped, args, named, _always_success, outcome_of_exception)
 
     return wrapper
 
@@ -216,16 +217,16 @@ def dispatch_direct_request(telemetry: Telemetry) -> Any:
         message = describe(method, params, request_id)
         return telemetry.begin_client(message, _sender_connection(receiver), link=rounds.previous(message, params))
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
-            return await wrapped(*args, **kwargs)
+            return wrapped(*args, **kwargs)
         args, named = _inject_params(operation, args, kwargs) or (args, kwargs)
 
         def read_error(error: BaseException) -> Outcome:
             return _outcome_for_sender(error, lost=_closed_before_handling(instance, error))
 
-        return await operation.run(wrapped, args, named, _result_reader(telemetry, operation, rounds), read_error)
+        return operation.run(wrapped, args, named, _result_reader(telemetry, operation, rounds), read_error)
 
     return wrapper
 
