@@ -273,9 +273,12 @@ def find_attribute(module: ModuleType, attribute: str) -> tuple[Any, str] | None
 
 def _generator_cell(function: Any) -> Any:
     """The closure cell in which ``asynccontextmanager`` keeps the function it decorates."""
-    if not isinstance(function, FunctionType) or "func" not in function.__code__.co_freevars:
-        return None
-    return (function.__closure__ or ())[function.__code__.co_freevars.index("func")]
+    # Other decorators may stand above it; the function it decorates is at the end of the chain, below its helper.
+    while isinstance(function, FunctionType):
+        if "func" in function.__code__.co_freevars and not inspect.isasyncgenfunction(function):
+            return (function.__closure__ or ())[function.__code__.co_freevars.index("func")]
+        function = getattr(function, "__wrapped__", None)
+    return None
 
 
 def attribute_of(owner: Any, name: str) -> Any:

@@ -51,7 +51,7 @@ def describe(method: str, params: object, request_id: str | int | None = None) -
     mapping = as_mapping(params)
     if mapping is not None:
         if semconv.target_attribute(method) is not None:
-            target = _text(mapping.get("name"))
+            target = _text(_named(method, mapping).get("name"))
         elif semconv.carries_uri(method):
             uri = _text(mapping.get("uri"))
         meta = as_mapping(mapping.get("_meta"))
@@ -71,7 +71,10 @@ def describe_model(request: Any, request_id: str | int | None = None) -> Message
         return describe(method, params, request_id)
     target = uri = None
     if params is not None:
-        if semconv.target_attribute(method) is not None:
+        if method == "completion/complete":
+            reference = getattr(params, "ref", None)
+            target = _text(getattr(reference, "name", None)) if _is_prompt(getattr(reference, "type", None)) else None
+        elif semconv.target_attribute(method) is not None:
             target = _text(getattr(params, "name", None))
         elif semconv.carries_uri(method):
             value = getattr(params, "uri", None)
@@ -93,6 +96,18 @@ def meta_of(params: object) -> Any:
     """The ``_meta`` of raw params, of any shape; None if there is none."""
     mapping = as_mapping(params)
     return mapping.get("_meta") if mapping is not None else None
+
+
+def _named(method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What in ``params`` bears the name of the message's target."""
+    if method != "completion/complete":
+        return params
+    reference = as_mapping(params.get("ref")) or {}
+    return reference if _is_prompt(reference.get("type")) else {}
+
+
+def _is_prompt(reference_type: Any) -> bool:
+    return isinstance(reference_type, str) and reference_type == "ref/prompt"
 
 
 def _text(value: object) -> str | None:

@@ -6,6 +6,7 @@ Source of the names and rules: OpenTelemetry semantic conventions for MCP
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.43.0"
@@ -83,6 +84,7 @@ _URI_METHODS: Final = frozenset(
 
 # The revisions a message may claim about itself; any other is believed only once the library negotiated it.
 KNOWN_PROTOCOL_VERSIONS: Final = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"})
+_REVISION: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Revisions without initialize and without sessions.
 SESSIONLESS_PROTOCOL_VERSIONS: Final = frozenset({"2026-07-28"})
 
@@ -149,6 +151,11 @@ def request_id_text(request_id: str | int) -> str:
     return clean(str(request_id))
 
 
+def is_revision(version: str) -> bool:
+    """Whether ``version`` has the form of a protocol revision, a date."""
+    return _REVISION.fullmatch(version) is not None
+
+
 def carries_uri(method: str) -> bool:
     """Whether the conventions want ``mcp.resource.uri`` on a message of this method."""
     return method in _URI_METHODS
@@ -158,7 +165,7 @@ def target_attribute(method: str) -> str | None:
     """The attribute that names what a message is about, and that its span name ends with."""
     if method == "tools/call":
         return TOOL_NAME
-    if method == "prompts/get":
+    if method in ("prompts/get", "completion/complete"):
         return PROMPT_NAME
     return None
 

@@ -28,6 +28,7 @@ ResponseHook = Callable[[Span, Message, Outcome], None]
 _MAX_NAMES = 1000
 _MAX_METHODS = 100
 _MAX_CODES = 100
+_MAX_VERSIONS = 10
 
 
 class Telemetry:
@@ -71,6 +72,7 @@ class Telemetry:
         self._excluded = frozenset(self.config.excluded_methods)
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
+        self._versions = Admission(_MAX_VERSIONS, semconv.KNOWN_PROTOCOL_VERSIONS)
         self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
 
     def is_active(self) -> bool:
@@ -214,7 +216,8 @@ class Telemetry:
         if error_type == semconv.CANCELLED and message.method in semconv.ENDED_BY_CANCELLING:
             error_type = None
         if outcome.protocol_version is not None:
-            connection.protocol_version = outcome.protocol_version
+            if self._is_believable(outcome.protocol_version):
+                connection.protocol_version = outcome.protocol_version
         elif message.protocol_version is not None and not operation.server and error_type is None:
             connection.protocol_version = message.protocol_version
         view = operation.view()
@@ -227,6 +230,10 @@ class Telemetry:
         attributes = self._metric_attributes(message, view, error_type, status_code)
         histogram = self._server_duration if operation.server else self._client_duration
         histogram.record(elapsed, attributes, operation.context)
+
+    def _is_believable(self, version: str) -> bool:
+        """A peer may speak of any revision; those that look like one are believed, a few of them."""
+        return semconv.is_revision(version) and self._versions.accepts(version, proven=True)
 
     def _describe_end(
         self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
@@ -313,7 +320,7 @@ def _attributes(message: Message, view: View) -> Attributes:
         attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
         if target:
             attributes[semconv.TOOL_NAME] = semconv.clean(target)
-    elif target and method == "prompts/get":
+    elif target:
         attributes[semconv.PROMPT_NAME] = semconv.clean(target)
     elif uri:
         attributes[semconv.RESOURCE_URI] = semconv.clean(uri)

@@ -144,7 +144,7 @@ def test_status_text(code: str | None, message: str | None, text: str | None) ->
 def test_what_a_span_is_about() -> None:
     assert semconv.target_attribute("tools/call") == "gen_ai.tool.name"
     assert semconv.target_attribute("prompts/get") == "gen_ai.prompt.name"
-    for method in (semconv.WELL_KNOWN_METHODS | {"", "x"}) - {"tools/call", "prompts/get"}:
+    for method in (semconv.WELL_KNOWN_METHODS | {"", "x"}) - {"tools/call", "prompts/get", "completion/complete"}:
         assert semconv.target_attribute(method) is None
     assert {method for method in semconv.WELL_KNOWN_METHODS if semconv.carries_uri(method)} == conventions.URI_METHODS
     assert not semconv.carries_uri("resources/list")

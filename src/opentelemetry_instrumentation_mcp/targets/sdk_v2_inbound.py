@@ -35,6 +35,7 @@ from .sdk_v2_common import (
     INVALID_PARAMS,
     NOT_TRACED,
     OPERATION,
+    NotTraced,
     connection_of,
     operation_of,
 )
@@ -207,10 +208,28 @@ def _client_connection(session: Any) -> Connection:
     return connection_of(session._dispatcher, server=False)
 
 
-def _learn(under_way: Operation, version: str | None) -> None:
+def _learn(under_way: Operation | NotTraced, version_of: Callable[[Any], str | None], endpoint: Any) -> None:
     # An initialize is seen with the version before the negotiation.
-    if version and under_way.message.method != "initialize":
-        under_way.connection.protocol_version = version
+    if (
+        isinstance(under_way, Operation)
+        and under_way.connection.protocol_version is None
+        and under_way.message.method != "initialize"
+    ):
+        under_way.connection.protocol_version = version_of(endpoint)
+
+
+@contained("describe an inbound message")
+def _begin_at_endpoint(
+    telemetry: Telemetry, connection: Connection, dctx: Any, method: str, params: Any
+) -> Operation | None:
+    http = http_request(getattr(dctx, "message_metadata", None))
+    if http is not None and http.context is None:
+        http = http._replace(context=otel_context.get_current())
+    message = describe(method, params, getattr(dctx, "request_id", None))
+    operation = telemetry.begin_server(message, connection, meta_of(params), http, native=connection.server)
+    if operation is not None:
+        setattr(dctx, OPERATION, operation)
+    return operation
 
 
 def _handle_at_endpoint(
@@ -218,27 +237,17 @@ def _handle_at_endpoint(
 ) -> Any:
     @contained("describe an inbound message")
     def begin(endpoint: Any, dctx: Any, method: str, params: Any) -> Operation | None:
-        if not telemetry.records() and not meta_of(params):
+        if is_resolving_schema() or not (telemetry.records() or meta_of(params)):
             return None
-        http = http_request(getattr(dctx, "message_metadata", None))
-        if http is not None and http.context is None:
-            http = http._replace(context=otel_context.get_current())
-        message = describe(method, params, getattr(dctx, "request_id", None))
-        connection = connection_for(endpoint)
-        operation = telemetry.begin_server(message, connection, meta_of(params), http, native=connection.server)
-        if operation is not None:
-            setattr(dctx, OPERATION, operation)
-        return operation
+        return _begin_at_endpoint(telemetry, connection_for(endpoint), dctx, method, params)
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dctx = argument(args, kwargs, 0, "dctx")
         under_way = operation_of(dctx)
         if under_way is not None:
-            if isinstance(under_way, Operation) and under_way.connection.protocol_version is None:
-                _learn(under_way, version_of(instance))
+            _learn(under_way, version_of, instance)
             return wrapped(*args, **kwargs)
-        method, params = argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params")
-        operation = None if is_resolving_schema() else begin(instance, dctx, method, params)
+        operation = begin(instance, dctx, argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params"))
         if operation is None:
             return wrapped(*args, **kwargs)
 

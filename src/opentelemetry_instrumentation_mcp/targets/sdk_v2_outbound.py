@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 
 from .. import propagation, semconv
 from ..connection import Connection
@@ -169,9 +170,10 @@ def notify_single_exchange(telemetry: Telemetry) -> Any:
 def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> Any:
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
+        context = operation.context if operation is not None else telemetry.context_to_propagate()
+        args, named = (_inject_params(context, args, kwargs) if context else None) or (args, kwargs)
         if operation is None:
-            return wrapped(*args, **kwargs)
-        args, named = _inject_params(operation, args, kwargs) or (args, kwargs)
+            return wrapped(*args, **named)
         return operation.run(wrapped, args, named, _always_success, outcome_of_exception)
 
     return wrapper
@@ -183,9 +185,9 @@ def _always_success(_: Any) -> Outcome:
 
 @contained("inject into params._meta")
 def _inject_params(
-    operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    context: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    params = propagation.with_injected_meta(argument(args, kwargs, 1, "params"), operation.context)
+    params = propagation.with_injected_meta(argument(args, kwargs, 1, "params"), context)
     return with_argument(args, kwargs, 1, "params", params) if params is not None else (args, kwargs)
 
 
@@ -221,7 +223,7 @@ def dispatch_direct_request(telemetry: Telemetry) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
             return wrapped(*args, **kwargs)
-        args, named = _inject_params(operation, args, kwargs) or (args, kwargs)
+        args, named = _inject_params(operation.context, args, kwargs) or (args, kwargs)
 
         def read_error(error: BaseException) -> Outcome:
             return _outcome_for_sender(error, lost=_closed_before_handling(instance, error))
