@@ -246,13 +246,14 @@ def test_half_imported_modules_are_completed_later(library: str, caplog: pytest.
 
 
 @pytest.mark.anyio
-async def test_context_managers_are_seen_even_if_imported_before(library: str) -> None:
+@pytest.mark.parametrize("name", ["transport", "old_transport"])
+async def test_context_managers_are_seen_even_if_imported_before(library: str, name: str) -> None:
     module = importlib.import_module(f"{library}.module")
-    imported_before = module.transport
+    imported_before = getattr(module, name)
     calls = Calls()
-    engine = patcher(calls, target(library, "transport", "fake:observe", how=CONTEXT_MANAGER))
+    engine = patcher(calls, target(library, name, "fake:observe", how=CONTEXT_MANAGER))
     engine.apply()
-    assert module.transport is imported_before, "the function was replaced"
+    assert getattr(module, name) is imported_before, "the function was replaced"
     async with imported_before("one") as streams:
         assert streams == ("one", "streams")
     with pytest.raises(LookupError):
