@@ -20,7 +20,7 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import Process
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from opentelemetry import propagate
 from opentelemetry.sdk.trace import SpanProcessor
@@ -536,8 +536,12 @@ def watched(tools: Collection[str] | None = KNOWN_TOOLS) -> Iterator[Recorder]:
 
 
 def is_the_peers_fault(violation: Violation) -> bool:
-    """A peer may leave out the id of a request, or call a method nothing."""
-    return violation.rule == "request-id" or violation.subject.startswith("SERVER ''")
+    """A peer may leave out the id of a request, give one to a notification, make up error codes, name no method."""
+    return (
+        violation.rule == "request-id"
+        or violation.subject.startswith("SERVER ''")
+        or (violation.rule == "code-format" and ("_OTHER" in violation.message or "notification" in violation.message))
+    )
 
 
 class _Heard(logging.Handler):
@@ -642,6 +646,8 @@ async def test_no_message_stays_open() -> None:
             {**notification("notifications/roots/list_changed"), "id": odd},
             {**notification(f"random/{number}"), "id": odd},
             {"jsonrpc": "2.0", "id": odd, "result": {}},
+            {"jsonrpc": "2.0", "id": f"r{number}", "result": {}, "method": "x", "params": {}},
+            {"jsonrpc": "2.0", "id": f"e{number}", "error": {"code": 1, "message": ""}, "method": "x", "params": {}},
             request("tools/call", {"name": f"random-{number}"}, odd),
         )
     ]
@@ -936,7 +942,8 @@ messages = st.fixed_dictionaries(
         "error": st.fixed_dictionaries({"code": st.integers() | json_values, "message": any_text}) | json_values,
     },
 )
-few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+# Without shrinking: each example is a conversation with two servers.
+few = settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 
 
 @given(st.lists(messages, min_size=5, max_size=15))

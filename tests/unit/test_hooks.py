@@ -17,6 +17,7 @@ from opentelemetry_instrumentation_mcp import guard, hooks
 from opentelemetry_instrumentation_mcp.hooks import CONTEXT_MANAGER, Patcher, Target
 
 SOURCE = """
+import functools
 from contextlib import asynccontextmanager
 
 class Thing:
@@ -42,6 +43,17 @@ def calls_function():
 
 @asynccontextmanager
 async def transport(name):
+    yield (name, "streams")
+
+def deprecated(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+@deprecated
+@asynccontextmanager
+async def old_transport(name):
     yield (name, "streams")
 """
 
