@@ -75,7 +75,7 @@ from importlib.metadata import entry_points
 known = [importlib.util.find_spec({PACKAGE!r}), *entry_points(group="opentelemetry_instrumentor", name="otel_mcp")]
 sys.exit(len(known) != {1 + with_ours} or (known[0] is not None) is not {with_ours})
 """
-    subprocess.run([python, "-c", code], check=True)
+    subprocess.run([python, "-I", "-c", code], check=True)
 
 
 def _start(script: Path) -> float:

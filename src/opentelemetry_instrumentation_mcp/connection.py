@@ -100,12 +100,14 @@ def _network(endpoint: Endpoint, http: HttpRequest | None) -> Attributes:
 class Connection:
     """One MCP connection of one side (``server`` tells which); its messages share their attributes."""
 
-    __slots__ = ("_inbound", "_outbound", "endpoint", "last_http", "protocol_version", "server")
+    __slots__ = ("_inbound", "_outbound", "claimed_version", "endpoint", "last_http", "protocol_version", "server")
 
     def __init__(self, *, server: bool, endpoint: Endpoint = IN_PROCESS) -> None:
         self.server = server
         self.endpoint = endpoint
         self.protocol_version: str | None = None
+        self.claimed_version: str | None = None
+        """A revision we do not know, as a server answered it; what it is worth is up to the client's SDK."""
         self.last_http: HttpRequest | None = None
         self._inbound = View()
         self._outbound = View()

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span
 
 from .connection import Attributes, Connection, HttpRequest, View
 from .guard import report
-from .message import SUCCESS, Message, Outcome
+from .message import CANCELLED, SUCCESS, Message, Outcome
 
 if TYPE_CHECKING:
     from .telemetry import Telemetry
@@ -122,7 +122,7 @@ class Operation:
 
     def __del__(self) -> None:
         if not self.settled:
-            self.settle(self.outcome or SUCCESS)
+            self.settle(self.outcome or (CANCELLED if self.message.is_request else SUCCESS))
 
 
 def _judge(read: Callable[[Any], Outcome], value: Any) -> Outcome:

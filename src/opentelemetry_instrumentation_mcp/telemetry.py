@@ -28,7 +28,6 @@ ResponseHook = Callable[[Span, Message, Outcome], None]
 _MAX_NAMES = 1000
 _MAX_METHODS = 100
 _MAX_CODES = 100
-_MAX_VERSIONS = 10
 
 
 class Telemetry:
@@ -72,7 +71,6 @@ class Telemetry:
         self._excluded = frozenset(self.config.excluded_methods)
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
-        self._versions = Admission(_MAX_VERSIONS, semconv.KNOWN_PROTOCOL_VERSIONS)
         self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
 
     def is_active(self) -> bool:
@@ -112,6 +110,9 @@ class Telemetry:
             native: the library makes a CLIENT span of its own for this message.
         """
         current = otel_context.get_current()
+        if connection.claimed_version is not None and message.method == "notifications/initialized":
+            # A client that goes on after initialize has accepted the revision.
+            connection.protocol_version, connection.claimed_version = connection.claimed_version, None
         if not self.records() or (current and not is_instrumentation_enabled()):
             return None
         if message.method in self._excluded:
@@ -216,8 +217,7 @@ class Telemetry:
         if error_type == semconv.CANCELLED and message.method in semconv.ENDED_BY_CANCELLING:
             error_type = None
         if outcome.protocol_version is not None:
-            if self._is_believable(outcome.protocol_version):
-                connection.protocol_version = outcome.protocol_version
+            _negotiated(connection, outcome.protocol_version)
         elif message.protocol_version is not None and not operation.server and error_type is None:
             connection.protocol_version = message.protocol_version
         view = operation.view()
@@ -230,10 +230,6 @@ class Telemetry:
         attributes = self._metric_attributes(message, view, error_type, status_code)
         histogram = self._server_duration if operation.server else self._client_duration
         histogram.record(elapsed, attributes, operation.context)
-
-    def _is_believable(self, version: str) -> bool:
-        """A peer may speak of any revision; those that look like one are believed, a few of them."""
-        return semconv.is_revision(version) and self._versions.accepts(version, proven=True)
 
     def _describe_end(
         self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
@@ -308,6 +304,14 @@ class Telemetry:
             hook(*args)
         except Exception as error:
             report(place, error)
+
+
+def _negotiated(connection: Connection, version: str) -> None:
+    """Note the revision of an ``initialize`` result: a server's own choice, or what a server told a client."""
+    if version in semconv.KNOWN_PROTOCOL_VERSIONS or (connection.server and semconv.is_revision(version)):
+        connection.protocol_version = version
+    elif semconv.is_revision(version):
+        connection.claimed_version = version
 
 
 def _attributes(message: Message, view: View) -> Attributes:

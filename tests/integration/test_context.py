@@ -199,7 +199,7 @@ async def test_gateway_sends_its_own_span(instrumented: Recorder) -> None:
                     "custom": "kept",
                 },
             }
-            before = {**params, "_meta": dict(params["_meta"])}  # type: ignore[call-overload]
+            before = {**params, "_meta": dict(params["_meta"])}
             await peer.request("tools/call", params)
             assert params == before, "the caller's dictionary was changed"
     sent = log.select(kind="request", method="tools/call")[0]

@@ -67,6 +67,7 @@ def wants_answer(payload: Any) -> bool:
         and isinstance(payload.get("method"), str)
         and type(payload.get("id")) in (int, str)
         and isinstance(payload.get("params"), (dict, type(None)))
+        and not {"result", "error"} & payload.keys()
         and not has_surrogates(payload)
     )
 
@@ -506,7 +507,6 @@ KNOWN_TOOLS = {
 }  # fmt: skip
 
 
-
 @contextmanager
 def quietly_instrumented() -> Iterator[Recorder]:
     """The instrumentation on, with a recorder; none of it may fail."""
@@ -536,9 +536,9 @@ def watched(tools: Collection[str] | None = KNOWN_TOOLS) -> Iterator[Recorder]:
 
 
 def is_the_peers_fault(violation: Violation) -> bool:
-    """A peer may leave out the id of a request, give one to a notification, make up error codes, name no method."""
+    """A peer may leave out ids and names, give an id to a notification, make up error codes, name no method."""
     return (
-        violation.rule == "request-id"
+        violation.rule in ("request-id", "attribute-expected")
         or violation.subject.startswith("SERVER ''")
         or (violation.rule == "code-format" and ("_OTHER" in violation.message or "notification" in violation.message))
     )
@@ -876,9 +876,8 @@ async def test_a_server_cannot_invent_revisions() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", ["http-json", "modern-json"] if sdk.SDK2 else ["http-json"])
 @pytest.mark.parametrize("hostile", ["k=\ud800", "\ud800=v", "k=v\r\nx-evil: 1", "k=\x00", "=", "k=\xff"], ids=ascii)
-async def test_a_handler_can_call_others(kind: str, hostile: str) -> None:
+async def test_a_handler_can_call_others(hostile: str) -> None:
     """A peer's baggage reaches the handler, and leaves with its own HTTP calls: it must not break them."""
     server = sdk.build_server()
     carriers: list[dict[str, str]] = []
@@ -893,9 +892,10 @@ async def test_a_handler_can_call_others(kind: str, hostile: str) -> None:
     call = request(
         "tools/call", {"name": "outbound", "arguments": {}, "_meta": {"traceparent": TRACEPARENT, "baggage": hostile}}
     )
-    http = HTTP_KINDS[kind]
+    # Of the SDK's JSON parsers these let lone surrogates pass.
+    http = Http("http-json", modern=sdk.SDK2)
     with watched() as recorder:
-        answers = await over_http(Http(http.transport, http.modern), [Probe("call", (call,))], server)
+        answers = await over_http(http, [Probe("call", (call,))], server)
     assert b'"text":"called"' in answers["call"][0][2]
     [carrier] = carriers
     assert TRACE_ID in carrier["traceparent"]

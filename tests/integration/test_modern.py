@@ -78,7 +78,7 @@ async def test_subscription(instrumented: Recorder, transport: str) -> None:
     server = sdk.build_server()
 
     @server.tool()
-    async def publish(ctx: sdk.Context) -> str:  # type: ignore[type-arg]
+    async def publish(ctx: sdk.Context) -> str:
         await ctx.notify_tools_changed()
         return "published"
 

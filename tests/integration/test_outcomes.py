@@ -189,7 +189,7 @@ def rejecting_server() -> Any:
 
     old: Any = OldServer("rejecting")
 
-    @old.get_prompt()  # type: ignore[untyped-decorator]  # decorator of SDK 1.x
+    @old.get_prompt()
     async def handler(name: str, arguments: Any) -> Any:
         raise sdk.mcp_error(-32050, "text of the handler")
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_disabled_by_its_own_name() -> None:
         "import mcp.client.session as s; from opentelemetry_instrumentation_mcp import McpInstrumentor; "
         "print(McpInstrumentor().is_instrumented_by_opentelemetry)"
     )
-    environment = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+    environment: Any = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     on = run(INSTRUMENT, sys.executable, "-c", program, **environment)
     off = run(
         INSTRUMENT, sys.executable, "-c", program, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="otel_mcp", **environment

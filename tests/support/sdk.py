@@ -21,6 +21,7 @@ from opentelemetry import baggage, trace
 VERSION = tuple(int(part) for part in metadata.version("mcp").split(".")[:2])
 SDK2 = VERSION >= (2, 0)
 
+types: Any
 if SDK2:
     import mcp_types as types
     from mcp.server.mcpserver import Context, MCPServer
@@ -38,7 +39,8 @@ ERAS = ("legacy", "modern") if SDK2 else ("legacy",)
 
 
 def mcp_error(code: int, message: str) -> Exception:
-    return McpError(code=code, message=message) if SDK2 else McpError(types.ErrorData(code=code, message=message))
+    kind: Any = McpError
+    return kind(code=code, message=message) if SDK2 else kind(types.ErrorData(code=code, message=message))
 
 
 def describe_context() -> dict[str, Any]:
@@ -81,7 +83,7 @@ def build_server(name: str = "test-server", **settings: Any) -> Any:
         return json.dumps(describe_context())
 
     @server.tool()
-    async def sample(ctx: Context) -> str:  # type: ignore[type-arg]
+    async def sample(ctx: Context) -> str:
         message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text="hello?"))
         # The keyword form broke another instrumentation; ours has to pass it through.
         result = await ctx.session.create_message(messages=[message], max_tokens=10)
@@ -89,27 +91,27 @@ def build_server(name: str = "test-server", **settings: Any) -> Any:
         return str(content.text)
 
     @server.tool()
-    async def roots(ctx: Context) -> str:  # type: ignore[type-arg]
+    async def roots(ctx: Context) -> str:
         return str(len((await ctx.session.list_roots()).roots))
 
     @server.tool()
-    async def ping_client(ctx: Context) -> str:  # type: ignore[type-arg]
+    async def ping_client(ctx: Context) -> str:
         await ctx.session.send_ping()
         return "pong"
 
     @server.tool()
-    async def progress(ctx: Context, steps: int = 2) -> str:  # type: ignore[type-arg]
+    async def progress(ctx: Context, steps: int = 2) -> str:
         for step in range(steps):
             await ctx.report_progress(step + 1, steps)
         return "done"
 
     @server.tool()
-    async def log(ctx: Context) -> str:  # type: ignore[type-arg]
+    async def log(ctx: Context) -> str:
         await ctx.session.send_log_message(level="info", data="a log line", related_request_id=ctx.request_id)
         return "logged"
 
     @server.tool()
-    async def change(ctx: Context) -> str:  # type: ignore[type-arg]
+    async def change(ctx: Context) -> str:
         await ctx.session.send_tool_list_changed()
         await ctx.session.send_prompt_list_changed()
         await ctx.session.send_resource_list_changed()
@@ -301,7 +303,7 @@ async def serve(app: Any) -> AsyncIterator[str]:
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, ws="none", lifespan="on")
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # uvicorn < 0.29
+    server.install_signal_handlers = lambda: None  # uvicorn < 0.29
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         while not server.started:

@@ -1,6 +1,7 @@
 """A program with no trace of telemetry: calls a stdio server (its command is in the arguments) and ends."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,4 +29,4 @@ async def main(era: str, *command: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    anyio.run(partial(main, *sys.argv[1:]))

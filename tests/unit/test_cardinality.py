@@ -24,9 +24,7 @@ def test_names_need_a_proof_and_room() -> None:
 
 @given(st.lists(st.tuples(st.text(), st.booleans())), st.integers(0, 20), st.frozensets(st.text(), max_size=5))
 @stable
-def test_the_number_of_names_is_bounded(
-    asked: list[tuple[str, bool]], limit: int, known: frozenset[str]
-) -> None:
+def test_the_number_of_names_is_bounded(asked: list[tuple[str, bool]], limit: int, known: frozenset[str]) -> None:
     names = Admission(limit, known)
     accepted = {name for name, proven in asked if names.accepts(name, proven=proven)}
     assert len(accepted - known) <= limit

@@ -6,7 +6,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -281,11 +281,11 @@ async def test_context_managers_are_seen_even_if_imported_before(library: str, n
 def test_a_context_manager_of_another_make_is_left_alone(library: str, caplog: pytest.LogCaptureFixture) -> None:
     module = importlib.import_module(f"{library}.module")
 
-    @asynccontextmanager
-    async def inner() -> Any:
-        yield None
+    class Transport:
+        def __call__(self) -> Any:
+            return nullcontext()
 
-    module.transport = type("Callable", (), {"__call__": lambda self: inner()})()
+    module.transport = Transport()
     engine = patcher(Calls(), target(library, "transport", "fake:observe", "its streams", how=CONTEXT_MANAGER))
     with caplog.at_level(logging.WARNING):
         engine.apply()

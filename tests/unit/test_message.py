@@ -169,7 +169,7 @@ def test_outcome_of_result(method: str, result: Any, expected: Outcome) -> None:
     assert outcome_of_result(method, result) == expected
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     pass
 
 
@@ -177,7 +177,7 @@ class _Refused(Exception):
     ("error", "error_type"),
     [
         (ValueError("hunter2"), "ValueError"),
-        (_Refused("hunter2"), f"{__name__}._Refused"),
+        (_RefusedError("hunter2"), f"{__name__}._RefusedError"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (SystemExit(1), "SystemExit"),
         (ConnectionResetError(), "ConnectionResetError"),

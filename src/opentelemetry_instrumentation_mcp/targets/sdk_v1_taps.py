@@ -34,6 +34,11 @@ from .transports import endpoint_of, http_request, is_dropped, keep_context
 
 _TAPS = "_otel_mcp_taps"
 
+# The SDK's models keep unknown fields: only their class tells a response with a method from a request.
+_REQUEST = "JSONRPCRequest"
+_CALLS = frozenset({_REQUEST, "JSONRPCNotification"})
+_ANSWERS = frozenset({"JSONRPCResponse", "JSONRPCError"})
+
 
 class Taps:
     """The messages under way in one session, both directions."""
@@ -58,14 +63,13 @@ class Taps:
     def arrived(self, item: Any) -> None:
         """A message came off the read stream; its operation becomes current in the receive loop."""
         self.sees_inbound = True
-        root = getattr(getattr(item, "message", None), "root", None)
-        if root is None:
-            return
-        method = getattr(root, "method", None)
-        if method is None:
+        root: Any = getattr(getattr(item, "message", None), "root", None)
+        kind = type(root).__name__
+        if kind in _ANSWERS:
             self._answer_arrived(root)
+        if kind not in _CALLS:
             return
-        request_id = _request_id(root)
+        method, request_id = root.method, root.id if kind == _REQUEST else None
         operation = self.begin_inbound(method, root.params, request_id, http_request(getattr(item, "metadata", None)))
         if operation is None:
             return
@@ -81,7 +85,9 @@ class Taps:
             message = message._replace(protocol_version=_claimed_version(http))
         operation = self.telemetry.begin_server(message, self.connection, meta_of(params), http)
         if operation is not None and request_id is not None:
-            self.inbound[request_id] = operation
+            superseded, self.inbound[request_id] = self.inbound.get(request_id), operation
+            if superseded is not None:
+                superseded.settle(CANCELLED)
         return operation
 
     @contained("leave an inbound message")
@@ -127,17 +133,17 @@ class Taps:
     @contained("trace an outbound message")
     def leaving(self, item: Any) -> Operation | None:
         """A message goes to the write stream; the operation returned ends when the stream has taken it."""
-        root = getattr(getattr(item, "message", None), "root", None)
-        if root is None:
-            return None
-        method = getattr(root, "method", None)
-        if method is None:
+        root: Any = getattr(getattr(item, "message", None), "root", None)
+        kind = type(root).__name__
+        if kind in _ANSWERS:
             operation = self.inbound.pop(root.id, None)
             if operation is not None:
                 operation.outcome = self._read_answer(operation, root)
                 keep_context(item, operation.context)
             return operation
-        request_id = _request_id(root)
+        if kind not in _CALLS:
+            return None
+        method, request_id = root.method, root.id if kind == _REQUEST else None
         operation = self.outbound.get(request_id) if request_id is not None else None
         if request_id is None and is_dropped(self.connection, getattr(item.metadata, "related_request_id", None)):
             return None
@@ -156,8 +162,9 @@ class Taps:
         return operation if request_id is None else None
 
     def _read_answer(self, operation: Operation, root: Any) -> Outcome:
-        method, error = operation.message.method, getattr(root, "error", None)
-        if error is not None:
+        method = operation.message.method
+        if type(root).__name__ == "JSONRPCError":
+            error = root.error
             outcome = outcome_of_error(error.code, error.message)
             return outcome._replace(error_type=CANCELLED.error_type) if operation.outcome is CANCELLED else outcome
         if method in ("tools/list", "prompts/list"):
@@ -180,12 +187,6 @@ class Taps:
         self.inbound.clear()
         self._unattended.clear()
         self._handed_over.clear()
-
-
-def _request_id(root: Any) -> str | int | None:
-    # The SDK takes a request whose id is of a wrong type for a notification, with the id as an extra field.
-    request_id = getattr(root, "id", None)
-    return request_id if isinstance(request_id, (str, int)) else None
 
 
 def _as_integer(request_id: Any) -> Any:
