@@ -309,9 +309,12 @@ class Conversation:
         self._arrived.clear()
         return answers
 
-    async def ask_all(self, probes: Iterable[Probe]) -> Answers:
+    async def open(self) -> None:
         assert await self.ask(Probe("initialize", (INITIALIZE,)))
         await self._send(encode(INITIALIZED))
+
+    async def ask_all(self, probes: Iterable[Probe]) -> Answers:
+        await self.open()
         answers = {probe.label: await self.ask(probe) for probe in probes}
         [last] = await self.ask(Probe("afterwards", (add("afterwards"),)))
         assert json.loads(last)["result"]["content"][0]["text"] == "3"
@@ -720,7 +723,7 @@ async def test_a_server_that_knows_every_tool_keeps_metrics_few() -> None:
                     conversation.arrived(written(item))
 
             tasks.start_soon(listen)
-            await conversation.ask(Probe("initialize", (INITIALIZE,)))
+            await conversation.open()
             for batch in batches:
                 answers = await conversation.ask(batch)
                 assert all(b"every tool" in answer for answer in answers)

@@ -143,6 +143,10 @@ def dispatch_notification(telemetry: Telemetry) -> Any:
         context.run(otel_context.attach, operation.context)
         return context
 
+    @contained("mark a message as traced")
+    def mark(dctx: Any, operation: Operation) -> None:
+        setattr(dctx, OPERATION, operation)
+
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         sender_context = argument(args, kwargs, 3, "sender_ctx")
         operation = begin(
@@ -153,7 +157,7 @@ def dispatch_notification(telemetry: Telemetry) -> Any:
         on_notify = argument(args, kwargs, 2, "on_notify")
 
         async def observed(dctx: Any, *rest: Any, **named: Any) -> Any:
-            setattr(dctx, OPERATION, operation)
+            mark(dctx, operation)
             try:
                 result = await on_notify(dctx, *rest, **named)
             except BaseException as error:

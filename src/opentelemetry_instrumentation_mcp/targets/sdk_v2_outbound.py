@@ -29,6 +29,8 @@ from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, er
 from .sdk_v2_rounds import Rounds
 from .transports import is_dropped
 
+_Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+
 _LOST = "_otel_mcp_lost"
 # What anyio raises when a stream is gone; the SDK turns it into a JSON-RPC error that nobody sent.
 _BROKEN = frozenset({"BrokenResourceError", "ClosedResourceError"})
@@ -168,10 +170,14 @@ def notify_single_exchange(telemetry: Telemetry) -> Any:
 
 
 def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> Any:
+    @contained("inject into params._meta")
+    def inject(operation: Operation | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Arguments | None:
+        context = operation.context if operation is not None else telemetry.context_to_propagate()
+        return _inject_params(context, args, kwargs) if context else None
+
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
-        context = operation.context if operation is not None else telemetry.context_to_propagate()
-        args, named = (_inject_params(context, args, kwargs) if context else None) or (args, kwargs)
+        args, named = inject(operation, args, kwargs) or (args, kwargs)
         if operation is None:
             return wrapped(*args, **named)
         return operation.run(wrapped, args, named, _always_success, outcome_of_exception)
@@ -184,9 +190,7 @@ def _always_success(_: Any) -> Outcome:
 
 
 @contained("inject into params._meta")
-def _inject_params(
-    context: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def _inject_params(context: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Arguments:
     params = propagation.with_injected_meta(argument(args, kwargs, 1, "params"), context)
     return with_argument(args, kwargs, 1, "params", params) if params is not None else (args, kwargs)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import semconv
 from ..connection import Connection
+from ..guard import contained
 from ..message import is_cancellation, outcome_of_exception
 from ..telemetry import Telemetry
 
@@ -24,6 +25,7 @@ class SessionClock:
         self._connection = connection
         self._started = perf_counter()
 
+    @contained("end a session")
     def stop(self, error: BaseException | None) -> None:
         """Record the duration; being cancelled is how sessions are closed, not an error."""
         telemetry, self._telemetry = self._telemetry, None

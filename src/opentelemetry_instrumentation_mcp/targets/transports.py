@@ -127,10 +127,14 @@ def make_context_follow(receiver: Any) -> None:
 
     async def receive_with_context() -> Any:
         item = await receive()
+        follow(item)
+        return item
+
+    @contained("follow the context of a message")
+    def follow(item: Any) -> None:
         context = context_of(item)
         if context is not None:
             otel_context.attach(context)
-        return item
 
     receiver.receive = receive_with_context
 
@@ -151,9 +155,12 @@ def context_of(session_message: Any) -> Any:
 def post_message(telemetry: Telemetry) -> Any:
     """``StreamableHTTPTransport._handle_post_request``: the POST belongs to the message it carries."""
 
+    @contained("find the context of a POST")
+    def find_context(request_context: Any) -> Any:
+        return context_of(getattr(request_context, "session_message", None))
+
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        request_context = argument(args, kwargs, 0, "ctx")
-        context = context_of(getattr(request_context, "session_message", None))
+        context = find_context(argument(args, kwargs, 0, "ctx"))
         posting = _posting.set(True)
         token = otel_context.attach(context) if context is not None else None
         try:

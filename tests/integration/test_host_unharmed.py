@@ -1,0 +1,413 @@
+"""Our own code fails, at every place where it can: the host's results, exceptions and logs are those without us.
+
+No list of places: every function of ours that a run of the workload calls is made to raise, one at a time. What is
+exempt is listed, with the reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import logging
+import pkgutil
+import re
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
+from typing import Any
+
+import anyio
+import pytest
+from opentelemetry import context
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+import opentelemetry_instrumentation_mcp as package
+from conftest import Recorder
+from opentelemetry_instrumentation_mcp import McpInstrumentor
+from opentelemetry_instrumentation_mcp.guard import logger as our_logger
+from support import sdk
+
+pytestmark = pytest.mark.anyio
+
+PACKAGE = package.__name__
+
+
+# --- the host: a client and a server at work -----------------------------------------------------------------
+
+Outcome = tuple[Any, ...]
+Step = tuple[str, Callable[[sdk.Peer], Awaitable[Any]]]
+
+
+def described(error: BaseException) -> Outcome:
+    nested = getattr(error, "exceptions", ())
+    return (type(error).__name__, *map(described, nested)) if nested else (type(error).__name__, str(error))
+
+
+def dumped(result: Any) -> Any:
+    dump = getattr(result, "model_dump", None)
+    return dump(mode="json") if dump is not None else result
+
+
+async def cancelled_by_caller(peer: sdk.Peer) -> str:
+    with anyio.move_on_after(0.03) as scope:
+        await peer.call("slow", {"seconds": 3})
+    return "cancelled" if scope.cancelled_caught else "not cancelled"
+
+
+async def at_the_same_time(peer: sdk.Peer) -> list[str]:
+    results: dict[int, str] = {}
+
+    async def add(number: int) -> None:
+        results[number] = await peer.text("add", {"a": number, "b": number})
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(add, number)
+    return [results[number] for number in sorted(results)]
+
+
+EVERYWHERE: tuple[Step, ...] = (
+    ("list tools", lambda peer: peer.session.list_tools()),
+    ("list prompts", lambda peer: peer.session.list_prompts()),
+    ("add", lambda peer: peer.call("add", {"a": 1, "b": 2})),
+    ("fail", lambda peer: peer.call("fail")),
+    ("reject", lambda peer: peer.call("reject")),
+    ("unknown tool", lambda peer: peer.call("nobody-knows-this-tool")),
+    ("bad arguments", lambda peer: peer.call("add", {"a": "not a number"})),
+    ("prompt", lambda peer: peer.session.get_prompt("greet", {"name": "you"})),
+    ("unknown prompt", lambda peer: peer.session.get_prompt("unknown")),
+    ("resource", lambda peer: peer.read("res://greeting")),
+    ("progress", lambda peer: peer.call("progress", progress=True)),
+    ("log", lambda peer: peer.call("log")),
+    ("change", lambda peer: peer.call("change")),
+    ("timeout", lambda peer: peer.call("slow", {"seconds": 3}, timeout=0.03)),
+    ("cancelled", cancelled_by_caller),
+    ("at the same time", at_the_same_time),
+)
+HANDSHAKE_ONLY: tuple[Step, ...] = (
+    ("unknown method", lambda peer: peer.request("no/such/method")),
+    ("ping", lambda peer: peer.session.send_ping()),
+    ("logging level", lambda peer: peer.session.set_logging_level("info")),
+    ("roots changed", lambda peer: peer.session.send_roots_list_changed()),
+)
+BACK_CHANNEL: tuple[Step, ...] = (
+    ("sample", lambda peer: peer.call("sample")),
+    ("roots", lambda peer: peer.call("roots")),
+    ("ping client", lambda peer: peer.call("ping_client")),
+)
+
+
+class HostError(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Way:
+    """A transport and a protocol era."""
+
+    transport: str
+    era: str = "legacy"
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        if self.era == "modern" or self.transport == "direct":
+            return EVERYWHERE
+        return EVERYWHERE + HANDSHAKE_ONLY + (BACK_CHANNEL if self.transport != "http-json" else ())
+
+
+async def work(way: Way) -> list[Outcome]:
+    """What the host does and sees; the last thing it does is to fail."""
+    seen: list[Outcome] = []
+    current = context.get_current()
+    try:
+        async with sdk.connect(way.transport, era=way.era) as peer:
+            for label, step in way.steps:
+                with anyio.move_on_after(10) as patience:
+                    try:
+                        seen.append((label, dumped(await step(peer))))
+                    except Exception as error:
+                        seen.append((label, *described(error)))
+                assert not patience.cancelled_caught, f"{label} hangs"
+                assert context.get_current() is current, f"{label} left its context behind"
+            await anyio.sleep(0.02)
+            seen.append(("callbacks", *sorted(Counter(name for name, _ in peer.callbacks.seen).items())))
+            raise HostError("mine")
+    except BaseException as error:
+        seen.append(("closed", *described(error)))
+    assert context.get_current() is current
+    return seen
+
+
+@dataclass
+class Log:
+    """What the host logged, as far as two runs can agree on it, and what we logged."""
+
+    host: list[tuple[str, str, str]] = field(default_factory=list)
+    ours: list[logging.LogRecord] = field(default_factory=list)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == our_logger.name:
+            self.log.ours.append(record)
+        elif record.levelno >= logging.WARNING and not record.name.startswith("opentelemetry"):
+            # The rest of a message may quote a whole request, with the context that travels in it; the number of
+            # validation errors depends on what is in a request, too.
+            text = record.getMessage().partition("\n")[0]
+            first_line = re.sub(r"0x[0-9a-f]+|:\d{4,5}|\d+ validation", "#", text)
+            self.log.host.append((record.name, record.levelname, first_line))
+
+
+@contextmanager
+def listening() -> Iterator[Log]:
+    log = Log()
+    listener = _Listener(log)
+    logging.getLogger().addHandler(listener)
+    try:
+        yield log
+    finally:
+        logging.getLogger().removeHandler(listener)
+
+
+_baselines: dict[Way, tuple[list[Outcome], list[tuple[str, str, str]]]] = {}
+
+
+async def without_us(way: Way) -> tuple[list[Outcome], list[tuple[str, str, str]]]:
+    if way not in _baselines:
+        assert not McpInstrumentor().is_instrumented_by_opentelemetry
+        with listening() as log:
+            seen = await work(way)
+        assert log.ours == []
+        assert len(seen) == len(way.steps) + 2
+        _baselines[way] = seen, log.host
+    return _baselines[way]
+
+
+@contextmanager
+def instrumented(**options: Any) -> Iterator[None]:
+    instrumentor = McpInstrumentor()
+    options.setdefault("tracer_provider", Recorder().tracer_provider)
+    options.setdefault("meter_provider", MeterProvider([InMemoryMetricReader()]))
+    instrumentor.instrument(skip_dep_check=True, **options)
+    try:
+        yield
+    finally:
+        instrumentor.uninstrument()
+
+
+def harm(without: tuple[Any, Any], seen: list[Outcome], log: Log) -> list[str]:
+    """How a run differs from one without us; one warning of ours for each place is no difference."""
+    found = [
+        f"{with_us!r:.200} instead of {before!r:.200}"
+        for before, with_us in zip(without[0], seen, strict=False)
+        if before != with_us
+    ]
+    if len(seen) != len(without[0]):
+        found.append(f"{len(seen)} outcomes instead of {len(without[0])}")
+    extra, missing = Counter(log.host) - Counter(without[1]), Counter(without[1]) - Counter(log.host)
+    if extra or missing:
+        found.append(f"the host's log has {dict(extra)!r:.300} and lacks {dict(missing)!r:.300}")
+    messages = Counter(record.getMessage() for record in log.ours)
+    for text, count in messages.items():
+        if count > 1:
+            found.append(f"{count} times: {text}")
+    for record in log.ours:
+        if record.levelno != logging.WARNING or record.exc_info or OURS in record.getMessage():
+            found.append(f"{record.levelname} with {record.exc_info}: {record.getMessage()}")
+    return found
+
+
+# --- every function of ours -----------------------------------------------------------------------------------
+
+OURS = "a failure of ours"
+
+EXEMPT = {
+    "guard.": "is what contains the failures",
+    "instrumentor.": "is what contains the failures of instrument(), and calls nothing of the host",
+    "hooks.Patcher.revert": "is called by uninstrument(), not by the host",
+    "hooks._Patch.revert": "the same; what it leaves behind would disturb the next run",
+    "hooks._CellPatch.revert": "the same",
+    "hooks._ObservedGenerator.": "is the host's generator, with our code around it",
+    "exporter": "runs in the SDK's exporting thread, and has tests of its own",
+    "operation.Operation.run": "is the host's call, with our code around it",
+    "operation.Operation.settle": "is what contains the end of an operation; Telemetry.finish is inside",
+    "operation._judge": "is what contains the reading of outcomes",
+    "targets.sdk_v1._within": "is the host's call, with our code around it",
+    "targets.sdk_v1_taps._TappedStream.": "is the host's stream, with our code around it",
+    "proxy.": "is the host's object, with nothing of ours",
+    "targets.arguments.": "looks into a tuple and a dictionary",
+    "targets.sdk_v2_modern_http.is_resolving_schema": "looks into a context variable",
+    "telemetry.Telemetry.is_active": "returns an attribute, before anything of ours runs",
+    "telemetry.Telemetry.keeps_native_spans": "compares two strings",
+}
+
+
+class Broken(RuntimeError):
+    def __init__(self) -> None:
+        super().__init__(OURS)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A function of ours, and where it is."""
+
+    module: ModuleType
+    owner: Any
+    name: str
+
+    @property
+    def label(self) -> str:
+        owner = "" if self.owner is self.module else f"{self.owner.__name__}."
+        return f"{self.module.__name__.removeprefix(PACKAGE + '.')}.{owner}{self.name}"
+
+    @property
+    def is_exempt(self) -> bool:
+        return self.label.startswith(tuple(EXEMPT))
+
+
+def function_in(value: Any) -> FunctionType | None:
+    if isinstance(value, property):
+        value = value.fget
+    if isinstance(value, (staticmethod, classmethod)):
+        value = value.__func__
+    return value if isinstance(value, FunctionType) else None
+
+
+def our_modules() -> list[ModuleType]:
+    """All of them, the adapters of this SDK included; those of the other cannot be reached."""
+    other_sdk = "sdk_v1" if sdk.SDK2 else "sdk_v2"
+    names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
+    return [importlib.import_module(name) for name in names if not name.rpartition(".")[2].startswith(other_sdk)]
+
+
+def places_of(module: ModuleType) -> Iterator[Place]:
+    classes = [value for value in vars(module).values() if inspect.isclass(value)]
+    for owner in (module, *(one for one in classes if one.__module__ == module.__name__)):
+        for name, value in vars(owner).items():
+            function = function_in(value)
+            if function is not None and inspect.unwrap(function).__code__.co_filename == module.__file__:
+                yield Place(module, owner, name)
+
+
+ALL_PLACES = [place for module in our_modules() for place in places_of(module) if not place.is_exempt]
+
+Replace = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@contextmanager
+def replaced(place: Place, replace: Replace) -> Iterator[None]:
+    """Put something else in the place of a function: wherever it is known by name, inside of its guard."""
+    value = vars(place.owner)[place.name]
+    function = function_in(value)
+    assert function is not None
+    guarded = getattr(function, "__wrapped__", None)
+    with ExitStack() as undo:
+        if guarded is not None:
+            cells = [cell for cell in function.__closure__ or () if cell.cell_contents is guarded]
+            assert len(cells) == 1, f"{place.label} is wrapped in a way this test does not know"
+            cells[0].cell_contents = replace(guarded)
+            undo.callback(setattr, cells[0], "cell_contents", guarded)
+        elif place.owner is place.module:
+            new = replace(function)
+            for module in [one for name, one in sys.modules.items() if name.startswith(PACKAGE)]:
+                for name in [name for name, one in vars(module).items() if one is function]:
+                    setattr(module, name, new)
+                    undo.callback(setattr, module, name, function)
+        else:
+            kind: Any = type(value) if not isinstance(value, FunctionType) else lambda new: new
+            setattr(place.owner, place.name, kind(replace(function)))
+            undo.callback(setattr, place.owner, place.name, value)
+        yield
+
+
+def counting(place: Place, calls: Counter[Place]) -> Replace:
+    def replace(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[place] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    return replace
+
+
+def breaking(calls: Counter[Place], place: Place) -> Replace:
+    def replace(function: Callable[..., Any]) -> Callable[..., Any]:
+        def broken(*args: Any, **kwargs: Any) -> Any:
+            calls[place] += 1
+            raise Broken
+
+        async def broken_coroutine(*args: Any, **kwargs: Any) -> Any:
+            broken()
+
+        return broken_coroutine if inspect.iscoroutinefunction(function) else broken
+
+    return replace
+
+
+async def places_called(way: Way) -> list[Place]:
+    calls: Counter[Place] = Counter()
+    with ExitStack() as stack:
+        for place in ALL_PLACES:
+            stack.enter_context(replaced(place, counting(place, calls)))
+        with instrumented():
+            await work(way)
+        gc.collect()
+    return [place for place in ALL_PLACES if calls[place]]
+
+
+async def break_each(way: Way, places: Sequence[Place]) -> list[str]:
+    without = await without_us(way)
+    harmed = []
+    for place in places:
+        calls: Counter[Place] = Counter()
+        with listening() as log, replaced(place, breaking(calls, place)), instrumented():
+            found = harm(without, await work(way), log)
+        assert calls[place], f"{place.label} was not called at all"
+        if found:
+            harmed.append(f"{place.label} raises:\n    " + "\n    ".join(found[:4]))
+    return harmed
+
+
+MEMORY = [Way("memory", era) for era in sdk.ERAS] + ([Way("direct", "modern")] if sdk.SDK2 else [])
+HTTP = [Way("http", era) for era in sdk.ERAS]
+
+
+@pytest.mark.parametrize("way", MEMORY + HTTP, ids=str)
+async def test_we_are_not_noticed(way: Way) -> None:
+    """What all the others stand on: two runs agree, and with us they do too."""
+    without = await without_us(way)
+    with listening() as log:
+        again = await work(way)
+    assert harm(without, again, log) == []
+    with listening() as log, instrumented():
+        assert harm(without, await work(way), log) == []
+    assert log.ours == []
+
+
+@pytest.mark.parametrize("way", MEMORY, ids=str)
+async def test_every_function_fails_once(way: Way) -> None:
+    places = await places_called(way)
+    assert len(places) > 40, "most of the code is in use"
+    harmed = await break_each(way, places)
+    assert not harmed, f"{len(harmed)} of {len(places)} failures reach the host:\n" + "\n".join(harmed)
+
+
+@pytest.mark.parametrize("way", HTTP, ids=str)
+async def test_every_function_of_transports_fails_once(way: Way) -> None:
+    in_memory = {place for memory_way in MEMORY for place in await places_called(memory_way)}
+    called = await places_called(way)
+    of_transports = ("targets.transports", "targets.sdk_v2_modern_http", "propagation.receive", "connection.")
+    places = [place for place in called if place not in in_memory or place.label.startswith(of_transports)]
+    assert len(places) > 5
+    harmed = await break_each(way, places)
+    assert not harmed, f"{len(harmed)} of {len(places)} failures reach the host:\n" + "\n".join(harmed)
