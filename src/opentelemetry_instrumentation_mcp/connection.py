@@ -54,9 +54,10 @@ class Endpoint:
             port = None
         return cls("tcp", protocol, address, port if address else None, session_source)
 
-
-IN_PROCESS = Endpoint()
-PIPE = Endpoint("pipe")
+    def become(self, other: Endpoint) -> None:
+        """Turn into ``other``: a session may ask for its transport before the transport shows itself."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
 
 
 class HttpRequest(NamedTuple):
@@ -102,9 +103,9 @@ class Connection:
 
     __slots__ = ("_inbound", "_outbound", "claimed_version", "endpoint", "last_http", "protocol_version", "server")
 
-    def __init__(self, *, server: bool, endpoint: Endpoint = IN_PROCESS) -> None:
+    def __init__(self, *, server: bool, endpoint: Endpoint | None = None) -> None:
         self.server = server
-        self.endpoint = endpoint
+        self.endpoint = endpoint if endpoint is not None else Endpoint()
         self.protocol_version: str | None = None
         self.claimed_version: str | None = None
         """A revision we do not know, as a server answered it; what it is worth is up to the client's SDK."""
@@ -134,7 +135,8 @@ class Connection:
                 version,
                 source.session_id if source is not None else None,
                 endpoint.http_version,
-                endpoint,
+                endpoint.transport,
+                endpoint.address,
             )
         elif inbound:
             known = (version, http.session_id, http.http_version, http.client_address, http.client_port)

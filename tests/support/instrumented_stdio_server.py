@@ -1,10 +1,14 @@
-"""Serves the test server over stdio, instrumented in code: a real SDK whose exporter keeps nothing."""
+"""Serves the test server over stdio, instrumented in code: a real SDK whose exporter keeps nothing.
+
+With ``--broken`` the instrumentation fails at every message.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -21,6 +25,7 @@ class NoOpExporter(SpanExporter):
 
 if __name__ == "__main__":
     from opentelemetry_instrumentation_mcp import McpInstrumentor
+    from opentelemetry_instrumentation_mcp.telemetry import Telemetry
 
     tracer_provider = TracerProvider()
     tracer_provider.add_span_processor(SimpleSpanProcessor(NoOpExporter()))
@@ -30,6 +35,12 @@ if __name__ == "__main__":
         skip_dep_check=True,
     )
     assert "mcp" not in sys.modules, "the hooks are to fire when the library is imported"
+    if "--broken" in sys.argv:
+
+        def fail(*args: Any) -> None:
+            raise RuntimeError("ours")
+
+        Telemetry._begin = fail  # type: ignore[method-assign,assignment]
 
     from support.sdk import build_server
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from opentelemetry.context import Context
 
 from opentelemetry_instrumentation_mcp.connection import (
-    IN_PROCESS,
-    PIPE,
     Connection,
     Endpoint,
     HttpRequest,
@@ -61,8 +59,10 @@ def test_an_endpoint_of_any_url(url: str) -> None:
 
 
 def test_in_process_says_nothing_and_a_pipe_says_so() -> None:
-    assert Connection(server=False, endpoint=IN_PROCESS).view(inbound=False).attributes == {}
-    assert Connection(server=True, endpoint=PIPE).view(inbound=True).attributes == {"network.transport": "pipe"}
+    assert Connection(server=False, endpoint=Endpoint()).view(inbound=False).attributes == {}
+    assert Connection(server=True, endpoint=Endpoint("pipe")).view(inbound=True).attributes == {
+        "network.transport": "pipe"
+    }
 
 
 def test_a_client_knows_the_server() -> None:
@@ -106,7 +106,7 @@ def test_sessionless_revisions_have_no_session_id() -> None:
 
 
 def test_a_view_is_computed_once() -> None:
-    connection = Connection(server=True, endpoint=PIPE)
+    connection = Connection(server=True, endpoint=Endpoint("pipe"))
     connection.protocol_version = "2025-06-18"
     first = connection.view(inbound=True)
     attributes, metric_attributes = first.attributes, first.metric_attributes

@@ -176,7 +176,11 @@ def test_logs_come_out(sink: OtlpSink) -> None:
     logs.resource.attributes.add(key="service.name").value.string_value = "shop"
     scope = logs.scope_logs.add()
     scope.scope.name = "app"
-    record = scope.log_records.add(severity_text="INFO", event_name="sold", trace_id=b"\x01" * 16, span_id=b"\x02" * 8)
+    record = scope.log_records.add(severity_text="INFO", trace_id=b"\x01" * 16, span_id=b"\x02" * 8)
+    # The field is younger than the oldest protocol definition of the matrix.
+    names_events = "event_name" in record.DESCRIPTOR.fields_by_name
+    if names_events:
+        record.event_name = "sold"
     record.body.string_value = "one"
     record.attributes.add(key="map").value.kvlist_value.values.add(key="n").value.int_value = 1
     assert post(sink, "/v1/logs", request.SerializeToString()) == 200
@@ -184,7 +188,7 @@ def test_logs_come_out(sink: OtlpSink) -> None:
     assert (log.body, log.severity_text, log.event_name, log.attributes) == (
         "one",
         "INFO",
-        "sold",
+        "sold" if names_events else "",
         {"map": {"n": 1}},
     )
     assert (log.trace_id, log.span_id) == (int("01" * 16, 16), int("02" * 8, 16))

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from opentelemetry import context as otel_context
 
 from .. import propagation
-from ..connection import IN_PROCESS, PIPE, Connection, Endpoint, HttpRequest, http_request_of
+from ..connection import Connection, Endpoint, HttpRequest, http_request_of
 from ..guard import contained
 from ..telemetry import Telemetry
 from .arguments import argument
@@ -31,18 +31,24 @@ def _keeper(stream: Any) -> Any:
     return getattr(stream, "_inner", stream)
 
 
-def set_endpoint(stream: Any, endpoint: Endpoint) -> None:
-    """Remember what is behind a stream handed to a session."""
-    setattr(_keeper(stream), _ENDPOINT, endpoint)
+def set_endpoint(stream: Any, endpoint: Endpoint) -> Endpoint:
+    """Remember what is behind a stream handed to a session; returns the description that counts."""
+    keeper = _keeper(stream)
+    known: Endpoint | None = getattr(keeper, _ENDPOINT, None)
+    if known is None:
+        setattr(keeper, _ENDPOINT, endpoint)
+        return endpoint
+    known.become(endpoint)
+    return known
 
 
-def endpoint_of(*streams: Any) -> Endpoint:
-    """What is behind the streams of a session; :data:`IN_PROCESS` if nothing was remembered."""
-    for stream in streams:
-        endpoint = getattr(_keeper(stream), _ENDPOINT, None)
+def endpoint_of(write_stream: Any, read_stream: Any) -> Endpoint:
+    """What is behind the streams of a session; an empty description, to be filled, if that is not known yet."""
+    for stream in (write_stream, read_stream):
+        endpoint: Endpoint | None = getattr(_keeper(stream), _ENDPOINT, None)
         if endpoint is not None:
             return endpoint
-    return IN_PROCESS
+    return set_endpoint(write_stream, Endpoint()) if write_stream is not None else Endpoint()
 
 
 def observe_pipe(telemetry: Telemetry) -> Any:
@@ -50,7 +56,7 @@ def observe_pipe(telemetry: Telemetry) -> Any:
 
     def observe(streams: Any, generator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for stream in streams[:2]:
-            set_endpoint(stream, PIPE)
+            set_endpoint(stream, Endpoint("pipe"))
 
     return observe
 
@@ -203,8 +209,7 @@ def write_posts(telemetry: Telemetry) -> Any:
     @contained("recognise a streamable HTTP transport")
     def recognise(transport: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         endpoint = Endpoint.of_url(str(transport.url), "http", transport)
-        setattr(transport, _ENDPOINT, endpoint)
-        set_endpoint(argument(args, kwargs, 3, "write_stream"), endpoint)
+        setattr(transport, _ENDPOINT, set_endpoint(argument(args, kwargs, 3, "write_stream"), endpoint))
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         recognise(instance, args, kwargs)
