@@ -380,7 +380,7 @@ def _logs(message: Any) -> Iterable[SinkLog]:
                 yield SinkLog(
                     body=_value(proto.body),
                     severity_text=proto.severity_text,
-                    event_name=proto.event_name,
+                    event_name=getattr(proto, "event_name", ""),
                     attributes=_attributes(proto.attributes),
                     trace_id=int.from_bytes(proto.trace_id, "big"),
                     span_id=int.from_bytes(proto.span_id, "big"),
