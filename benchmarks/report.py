@@ -21,41 +21,50 @@ TITLES = {
     "http": "streamable HTTP",
     "http-modern": "streamable HTTP (2026-07-28)",
 }
-PERCENTILE = 0.1
+PERCENTILE = 0.05
 MESSAGES_PER_CALL = 2  # the client's and the server's side
 
 Result = dict[str, Any]
+Blocks = list[list[float]]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a configuration costs above ``none``, microseconds of CPU time per call; one number per run."""
+    """What a configuration costs above ``none``, microseconds of CPU time per call.
 
-    medians: list[float]
+    Attributes:
+        low: difference of the 5th percentiles of all calls: what remains when the machine does little else.
+        lows: the same of each run, for the spread.
+        medians: of each run, the median of the paired differences of blocks.
+    """
+
+    low: float
     lows: list[float]
-
-    @property
-    def low(self) -> float:
-        """The difference of the 10th percentiles: what remains when the machine does nothing else."""
-        return median(self.lows)
+    medians: list[float]
 
 
-def _low(blocks: list[list[float]]) -> float:
+def _low(blocks: Blocks) -> float:
     calls = sorted(call for block in blocks for call in block)
     return calls[int(len(calls) * PERCENTILE)]
 
 
-def _median_difference(blocks: list[list[float]], reference: list[list[float]]) -> float:
+def _median_difference(blocks: Blocks, reference: Blocks) -> float:
     return median(median(block) - median(other) for block, other in zip(blocks, reference, strict=True))
+
+
+def _blocks(runs: list[Result], name: str, clock: str = "cpu") -> Blocks:
+    return [block for run in runs for block in run["times"][name][clock]]
 
 
 def costs(runs: list[Result]) -> dict[str, Cost]:
     """The costs of all configurations of one SDK and transport."""
     found: dict[str, Cost] = {}
     for name in runs[0]["times"]:
-        pairs = [(run["times"][name]["cpu"], run["times"][NONE]["cpu"]) for run in runs]
+        pairs = [(_blocks([run], name), _blocks([run], NONE)) for run in runs]
         found[name] = Cost(
-            [_median_difference(*pair) for pair in pairs], [_low(mine) - _low(none) for mine, none in pairs]
+            _low(_blocks(runs, name)) - _low(_blocks(runs, NONE)),
+            [_low(mine) - _low(none) for mine, none in pairs],
+            [_median_difference(*pair) for pair in pairs],
         )
     return found
 
@@ -69,34 +78,33 @@ def _ratio(value: float, reference: float | None) -> str:
     return f"{value / reference:.2f}" if reference else ""
 
 
-def _spread(values: list[float]) -> str:
-    text = f"{median(values):.0f}"
-    return f"{text} ({min(values):.0f}..{max(values):.0f})" if len(values) > 1 else text
+def _spread(value: float, values: list[float]) -> str:
+    return f"{value:.0f} ({min(values):.0f}..{max(values):.0f})" if len(values) > 1 else f"{value:.0f}"
 
 
 def table(runs: list[Result]) -> str:
     """The costs of one SDK and transport as a Markdown table."""
     first, cost = runs[0], costs(runs)
-    lows = [_low(run["times"][NONE]["cpu"]) for run in runs]
-    walls = [_low(run["times"][NONE]["wall"]) for run in runs]
+    cpu, wall = _low(_blocks(runs, NONE)), _low(_blocks(runs, NONE, "wall"))
     floor = cost[FLOOR].low - _base(cost) if FLOOR in cost else None
     native = cost[NATIVE].low if NATIVE in cost else None
     conditions = (
         f"CPython {first['python']}, OpenTelemetry {first['opentelemetry']}, {len(runs)} runs of {first['cycles']} x "
-        f"{first['calls']} calls. A call with `none`: {_spread(lows)} us of CPU, {_spread(walls)} us."
+        f"{first['calls']} calls. A call with `none`: {cpu:.0f} us of CPU, {wall:.0f} us."
     )
     lines = [
         f"### mcp {first['mcp']}: {TITLES[first['transport']]}",
         "",
         conditions,
         "",
-        "| configuration | us over `none`: p10 | median | x floor | x native |",
+        "| configuration | us over `none`: p5 | median | x floor | x native |",
         "|---|--:|--:|--:|--:|",
     ]
     for name, each in cost.items():
         own = floor if name == FLOOR and floor else each.low
         ratios = ("", "") if name in (NONE, NATIVE_REMOVED) else (_ratio(own, floor), _ratio(each.low, native))
-        lines.append(f"| {name} | {_spread(each.lows)} | {_spread(each.medians)} | {ratios[0]} | {ratios[1]} |")
+        low, middle = _spread(each.low, each.lows), _spread(median(each.medians), each.medians)
+        lines.append(f"| {name} | {low} | {middle} | {ratios[0]} | {ratios[1]} |")
     return "\n".join(lines)
 
 

@@ -61,6 +61,7 @@ class McpInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._telemetry is not None:
             self._telemetry.active = False
+            self._telemetry.settle_dropped()
         if self._patcher is not None:
             self._patcher.revert()
         self._telemetry = self._patcher = None

@@ -22,7 +22,7 @@ class Operation:
     """One message seen from one side: its span (if any), its context, its clock.
 
     ``context`` is what has to be current while the message is sent or handled. ``settle`` may be called any number
-    of times and from anywhere; the first call counts. An operation that is dropped unsettled settles itself.
+    of times and from anywhere; the first call counts. One that is dropped unsettled is settled by the next that begins.
     """
 
     __slots__ = (
@@ -121,8 +121,13 @@ class Operation:
         return result
 
     def __del__(self) -> None:
+        # The garbage collector may come while the SDK holds a lock: ending a span here could wait for it forever.
         if not self.settled:
-            self.settle(self.outcome or (CANCELLED if self.message.is_request else SUCCESS))
+            self._telemetry.dropped.append(self)
+
+    def settle_dropped(self) -> None:
+        """End an operation of which nobody told how it ended."""
+        self.settle(self.outcome or (CANCELLED if self.message.is_request else SUCCESS))
 
 
 def _judge(read: Callable[[Any], Outcome], value: Any) -> Outcome:

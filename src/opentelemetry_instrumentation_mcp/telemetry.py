@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,8 @@ class Telemetry:
     ) -> None:
         self.config = config or McpConfig()
         self.active = True
+        self.dropped: deque[Operation] = deque()
+        """Operations the garbage collector found; appending is all that is safe to do in its place."""
         self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider, schema_url=semconv.SCHEMA_URL)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider, schema_url=semconv.SCHEMA_URL)
         self._client_duration, self._server_duration, self._client_session, self._server_session = (
@@ -163,6 +166,8 @@ class Telemetry:
         http: HttpRequest | None,
         kind: SpanKind,
     ) -> Operation:
+        if self.dropped:
+            self.settle_dropped()
         if self.on_first_operation is not None:
             self.on_first_operation, call = None, self.on_first_operation
             call()
@@ -284,9 +289,15 @@ class Telemetry:
             if isinstance(name, str) and not self._targets.accepts(semconv.clean(name), proven=True):
                 return
 
+    def settle_dropped(self) -> None:
+        """End what was dropped without an end: a notification nobody handled, a request nobody answered."""
+        while self.dropped:
+            self.dropped.popleft().settle_dropped()
+
     @contained("record the duration of a session")
     def end_session(self, connection: Connection, seconds: float, error_type: str | None) -> None:
         """Record that a session of ``connection`` ended after ``seconds``, with an error if ``error_type`` is given."""
+        self.settle_dropped()
         wanted = (
             semconv.PROTOCOL_VERSION,
             semconv.NETWORK_PROTOCOL_NAME,

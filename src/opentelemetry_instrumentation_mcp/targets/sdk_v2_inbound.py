@@ -212,6 +212,7 @@ def _client_connection(session: Any) -> Connection:
     return connection_of(session._dispatcher, server=False)
 
 
+@contained("learn the version of a connection")
 def _learn(under_way: Operation | NotTraced, version_of: Callable[[Any], str | None], endpoint: Any) -> None:
     # An initialize is seen with the version before the negotiation.
     if (
@@ -245,9 +246,13 @@ def _handle_at_endpoint(
             return None
         return _begin_at_endpoint(telemetry, connection_for(endpoint), dctx, method, params)
 
+    @contained("find the operation of a message")
+    def find(dctx: Any) -> Operation | NotTraced | None:
+        return operation_of(dctx)
+
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dctx = argument(args, kwargs, 0, "dctx")
-        under_way = operation_of(dctx)
+        under_way = find(dctx)
         if under_way is not None:
             _learn(under_way, version_of, instance)
             return wrapped(*args, **kwargs)

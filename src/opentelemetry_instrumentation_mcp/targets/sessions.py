@@ -61,20 +61,20 @@ def session_clock(begin: Callable[[Any], SessionClock | None]) -> Any:
 def leave_session(telemetry: Telemetry) -> Any:
     """A wrapper for ``__aexit__``: stops the clock that :func:`session_clock` started."""
 
+    @contained("end a session")
+    def stop(session: Any, error: BaseException | None) -> None:
+        clock: SessionClock | None = getattr(session, _CLOCK, None)
+        if clock is not None:
+            clock.stop(error)
+
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         error = args[1] if len(args) > 1 else kwargs.get("exc_val")
         try:
             result = await wrapped(*args, **kwargs)
         except BaseException as raised:
-            _stop(instance, error or raised)
+            stop(instance, error or raised)
             raise
-        _stop(instance, error)
+        stop(instance, error)
         return result
 
     return wrapper
-
-
-def _stop(session: Any, error: BaseException | None) -> None:
-    clock: SessionClock | None = getattr(session, _CLOCK, None)
-    if clock is not None:
-        clock.stop(error)
