@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -33,6 +33,7 @@ class Operation:
         "_telemetry",
         "connection",
         "context",
+        "dropped_ns",
         "message",
         "outcome",
         "server",
@@ -63,6 +64,8 @@ class Operation:
         self.settled = not measured and span is None
         self.outcome: Outcome | None = None
         """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
+        self.dropped_ns: int | None = None
+        """When it was dropped, in nanoseconds since the epoch; None if it was not."""
         self._http = http
         self._owned = owned
         self._known_attributes = known_attributes
@@ -123,6 +126,7 @@ class Operation:
     def __del__(self) -> None:
         # The garbage collector may come while the SDK holds a lock: ending a span here could wait for it forever.
         if not self.settled:
+            self.dropped_ns = time_ns()
             self._telemetry.dropped.append(self)
 
     def settle_dropped(self) -> None:

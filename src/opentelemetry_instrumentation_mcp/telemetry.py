@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import time_ns
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -231,9 +232,11 @@ class Telemetry:
             if span.is_recording():
                 self._describe_end(span, operation, view, outcome, error_type)
             if operation.owned:
-                span.end()
+                span.end(operation.dropped_ns)
         attributes = self._metric_attributes(message, view, error_type, status_code)
         histogram = self._server_duration if operation.server else self._client_duration
+        if operation.dropped_ns is not None:
+            elapsed = max(0.0, elapsed - (time_ns() - operation.dropped_ns) / 1e9)
         histogram.record(elapsed, attributes, operation.context)
 
     def _describe_end(
