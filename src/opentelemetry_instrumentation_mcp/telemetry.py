@@ -292,6 +292,7 @@ class Telemetry:
             if isinstance(name, str) and not self._targets.accepts(semconv.clean(name), proven=True):
                 return
 
+    @contained("end dropped operations")
     def settle_dropped(self) -> None:
         """End what was dropped without an end: a notification nobody handled, a request nobody answered."""
         while self.dropped:

@@ -528,7 +528,6 @@ GIFTS: dict[str, Callable[[], dict[str, Any]]] = {
     "request_hook": lambda: {"request_hook": failing},
     "response_hook": lambda: {"response_hook": failing},
     "hooks of another signature": lambda: {"request_hook": lambda: None, "response_hook": lambda span: None},
-    "configuration": lambda: {"excluded_methods": object(), "disabled_targets": 7, "remote_parent": [BrokenError()]},
 }
 
 

@@ -186,11 +186,16 @@ async def _within(operation: Operation, call: Any, args: tuple[Any, ...], kwargs
         raise
     except BaseException as error:
         otel_context.detach(token)
-        if operation.outcome is None:
-            operation.outcome = outcome_of_exception(error)
+        _note_failure(operation, error)
         raise
     otel_context.detach(token)
     return result
+
+
+@contained("read the outcome of a handler")
+def _note_failure(operation: Operation, error: BaseException) -> None:
+    if operation.outcome is None:
+        operation.outcome = outcome_of_exception(error)
 
 
 def enter_session(telemetry: Telemetry) -> Any:

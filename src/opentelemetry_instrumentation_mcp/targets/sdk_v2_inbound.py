@@ -143,6 +143,10 @@ def dispatch_notification(telemetry: Telemetry) -> Any:
         context.run(otel_context.attach, operation.context)
         return context
 
+    @contained("read the outcome of a handler")
+    def fail(operation: Operation, error: BaseException) -> None:
+        operation.settle(outcome_of_exception(error))
+
     @contained("mark a message as traced")
     def mark(dctx: Any, operation: Operation) -> None:
         setattr(dctx, OPERATION, operation)
@@ -161,7 +165,7 @@ def dispatch_notification(telemetry: Telemetry) -> Any:
             try:
                 result = await on_notify(dctx, *rest, **named)
             except BaseException as error:
-                operation.settle(outcome_of_exception(error))
+                fail(operation, error)
                 raise
             operation.settle()
             return result
