@@ -36,6 +36,27 @@ async def test_positional_and_keyword(instrumented: Recorder) -> None:
     assert len(instrumented.find("sampling/createMessage")) == 2
 
 
+async def test_calls_made_before_they_are_awaited(instrumented: Recorder) -> None:
+    """A message begins when its coroutine runs: ids and times are those of the wire."""
+    async with sdk.connect("memory") as peer:
+        coroutines = [peer.session.get_prompt("greet", {"name": str(number)}) for number in range(3)]
+        for coroutine in coroutines:
+            await coroutine
+        if sdk.SDK2:
+            send = peer.session._dispatcher.send_raw_request
+            raw = [send("prompts/get", {"name": "greet", "arguments": {"name": "x"}}) for _ in range(3)]
+            for coroutine in raw:
+                await coroutine
+    ids = {
+        kind: sorted(
+            (span.attributes or {})["jsonrpc.request.id"] for span in instrumented.find("prompts/get greet", kind)
+        )
+        for kind in ("CLIENT", "SERVER")
+    }
+    assert ids["CLIENT"] == ids["SERVER"]
+    assert len(set(ids["CLIENT"])) == len(ids["CLIENT"]) >= 3
+
+
 async def test_overrides_on_the_instance(instrumented: Recorder) -> None:
     """A host that puts its own function in the place of a method keeps it, and its messages are traced."""
     async with sdk.connect("memory") as peer:

@@ -35,6 +35,8 @@ def send_request(telemetry: Telemetry) -> Any:
     @contained("describe an outbound request")
     def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Taps, Operation] | None:
         taps = taps_of(telemetry, session)
+        if not telemetry.records():
+            return None
         message = describe_model(argument(args, kwargs, 0, "request"), session._request_id)
         operation = telemetry.begin_client(message, taps.connection)
         if operation is None:

@@ -52,15 +52,16 @@ def send_raw_request(telemetry: Telemetry) -> Any:
         link = rounds.previous(message, params)
         return telemetry.begin_client(message, connection_of(dispatcher), link=link, native=True)
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
-            return wrapped(*args, **kwargs)
+            return await wrapped(*args, **kwargs)
 
         def read_error(error: BaseException) -> Outcome:
             return _outcome_for_sender(error, lost=_lost(instance, operation.message.request_id))
 
-        return operation.run(wrapped, args, kwargs, _result_reader(telemetry, operation, rounds), read_error)
+        return await operation.run(wrapped, args, kwargs, _result_reader(telemetry, operation, rounds), read_error)
 
     return wrapper
 
@@ -175,12 +176,13 @@ def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> A
         context = operation.context if operation is not None else telemetry.context_to_propagate()
         return _inject_params(context, args, kwargs) if context else None
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         args, named = inject(operation, args, kwargs) or (args, kwargs)
         if operation is None:
-            return wrapped(*args, **named)
-        return operation.run(wrapped, args, named, _always_success, outcome_of_exception)
+            return await wrapped(*args, **named)
+        return await operation.run(wrapped, args, named, _always_success, outcome_of_exception)
 
     return wrapper
 
@@ -223,16 +225,17 @@ def dispatch_direct_request(telemetry: Telemetry) -> Any:
         message = describe(method, params, request_id)
         return telemetry.begin_client(message, _sender_connection(receiver), link=rounds.previous(message, params))
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
+    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = begin(instance, args, kwargs)
         if operation is None:
-            return wrapped(*args, **kwargs)
+            return await wrapped(*args, **kwargs)
         args, named = _inject_params(operation.context, args, kwargs) or (args, kwargs)
 
         def read_error(error: BaseException) -> Outcome:
             return _outcome_for_sender(error, lost=_closed_before_handling(instance, error))
 
-        return operation.run(wrapped, args, named, _result_reader(telemetry, operation, rounds), read_error)
+        return await operation.run(wrapped, args, named, _result_reader(telemetry, operation, rounds), read_error)
 
     return wrapper
 
