@@ -48,11 +48,15 @@ def _is_session(connection: Connection) -> bool:
 def session_clock(begin: Callable[[Any], SessionClock | None]) -> Any:
     """A wrapper for ``__aenter__`` that keeps a running clock on the session."""
 
+    @contained("keep the clock of a session")
+    def keep(session: Any, clock: SessionClock) -> None:
+        setattr(session, _CLOCK, clock)
+
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         clock = begin(instance)
         result = await wrapped(*args, **kwargs)
         if clock is not None:
-            setattr(instance, _CLOCK, clock)
+            keep(instance, clock)
         return result
 
     return wrapper
