@@ -107,7 +107,9 @@ class _Logs(logging.Handler):
 
 def _is_teardown_race(name: str, _: str, message: str) -> bool:
     """What old HTTP transports log, or do not, when a session ends; without us too."""
-    return name == "mcp.server.streamable_http" and message.startswith("Error in ")
+    return (name.endswith("streamable_http_manager") and " crashed" in message) or (
+        name == "mcp.server.streamable_http" and message.startswith("Error in ")
+    )
 
 
 @contextmanager
