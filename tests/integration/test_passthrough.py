@@ -49,7 +49,7 @@ async def test_calls_made_before_they_are_awaited(instrumented: Recorder) -> Non
                 await coroutine
     ids = {
         kind: sorted(
-            (span.attributes or {})["jsonrpc.request.id"] for span in instrumented.find("prompts/get greet", kind)
+            str((span.attributes or {})["jsonrpc.request.id"]) for span in instrumented.find("prompts/get greet", kind)
         )
         for kind in ("CLIENT", "SERVER")
     }
