@@ -37,8 +37,8 @@ class _MetaGetter(Getter[Mapping[str, Any]]):
 
 
 def _is_sane(value: str) -> bool:
-    # Neither ASCII nor printable: lone surrogates, which some propagators cannot encode.
-    return len(value) <= _MAX_VALUE and (value.isascii() or value.isprintable())
+    # The propagators quote in the log what they cannot read, and some cannot encode lone surrogates.
+    return len(value) <= _MAX_VALUE and (value.isprintable() or value.replace("\t", " ").isprintable())
 
 
 _META_GETTER = _MetaGetter()

@@ -419,6 +419,17 @@ async def test_we_are_not_noticed(way: Way) -> None:
     assert log.ours == []
 
 
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+@pytest.mark.parametrize("way", MEMORY, ids=str)
+async def test_we_are_not_noticed_on_trio(way: Way) -> None:
+    with listening() as log:
+        seen = await work(way)
+    without = seen, log.host
+    with listening() as log, instrumented():
+        assert harm(without, await work(way), log) == []
+    assert log.ours == []
+
+
 @pytest.mark.parametrize("way", MEMORY, ids=str)
 async def test_every_function_fails_once(way: Way) -> None:
     called = await places_called(way)

@@ -6,11 +6,12 @@ streams, to real processes over stdio, and as HTTP POSTs.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import Process
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from opentelemetry import propagate
 from opentelemetry.sdk.trace import SpanProcessor
@@ -478,7 +479,8 @@ async def over_http(http: Http, probes: Iterable[Probe], server: Any = None) -> 
         await stack.enter_async_context(client)
 
         async def post(payload: Any) -> Any:
-            payload, headers = http.dress(payload)
+            payload, texts = http.dress(payload)
+            headers = {name: value.encode("latin-1") for name, value in texts.items()}
             try:
                 with anyio.fail_after(20):
                     response = await client.post(url, content=encode(payload), headers=headers)
@@ -557,6 +559,7 @@ class _Heard(logging.Handler):
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_memory() -> None:
     probes = PROBES + PIPELINED
     without = await over_memory(probes, bare_server())
@@ -619,6 +622,48 @@ async def test_http(kind: str) -> None:
     with watched() as recorder:
         assert_same(without, await over_http(Http(http.transport, http.modern), probes))
     assert recorder.ours
+
+
+HOSTILE_HEADERS: dict[str, bytes] = {
+    "nonsense": b"nonsense",
+    "not ASCII": b"\xff\xfe" + TRACEPARENT.encode(),
+    "long": b"k=v," * 5000,
+    "repeated": b",".join([TRACEPARENT.encode()] * 3),
+    "spaces": b"  " + TRACEPARENT.encode() + b"\t",
+    "escapes": b"k=%ED%A0%80,%zz=%zz",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["http-json", "modern-json"] if sdk.SDK2 else ["http-json"])
+async def test_http_headers(kind: str) -> None:
+    """Where `_meta` has no context, the headers are read: by whom they were written is not known either."""
+
+    async def ask(server: Any = None) -> dict[str, Any]:
+        answers: dict[str, Any] = {}
+        for name, value in HOSTILE_HEADERS.items():
+            for header in CONTEXT_KEYS:
+                way = HTTP_KINDS[kind]
+                http = Http(way.transport, way.modern, {header: value.decode("latin-1")})
+                answers |= await over_http(http, [Probe(f"{header}: {name}", (add(),))], server)
+        return answers
+
+    without = await ask()
+    with watched() as recorder:
+        assert_same(without, await ask())
+    # Each with its "afterwards".
+    assert len(recorder.find("tools/call add", "SERVER")) == 2 * len(without)
+
+
+@pytest.mark.anyio
+async def test_a_peer_does_not_write_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The propagators quote what they cannot read: a line break in it would begin a line of the host's log."""
+    with quietly_instrumented():
+        caplog.clear()
+        await over_memory(meta_probes())
+    written = [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")]
+    assert not [text[:200] for text in written if not text.isprintable()]
+    assert not [text[:200] for text in written if len(text) > 10_000]
 
 
 # --- nothing piles up ---------------------------------------------------------------------------------------
@@ -798,13 +843,17 @@ NOISE: list[dict[str, Any]] = [
 ]
 
 
-async def against_hostile_server(revision: Any = "2025-03-26") -> list[Any]:
+async def against_hostile_server(
+    revision: Any = "2025-03-26",
+    results: Mapping[str, dict[str, Any]] = RESULTS,
+    noise: Sequence[dict[str, Any]] = NOISE,
+) -> list[Any]:
     """What a client gets from a server that answers as it likes, between noise of all kinds."""
     from mcp.shared.memory import create_client_server_memory_streams
 
     seen: list[Any] = []
     answers: list[bytes] = []
-    labels = iter(RESULTS)
+    labels = iter(results)
 
     async with create_client_server_memory_streams() as (streams, (read, write)), anyio.create_task_group() as tasks:
 
@@ -829,12 +878,12 @@ async def against_hostile_server(revision: Any = "2025-03-26") -> list[Any]:
                     tools.append({"name": "add", "inputSchema": {"type": "object"}})
                     tasks.start_soon(send, reply(message["id"], result={"tools": tools}))
                 elif "id" in message:
-                    tasks.start_soon(send, *NOISE, reply(message["id"], **RESULTS[next(labels)]))
+                    tasks.start_soon(send, *noise, reply(message["id"], **results[next(labels)]))
 
         tasks.start_soon(serve)
         try:
             async with sdk._session(streams, sdk.Callbacks(), "legacy") as peer:
-                for label in RESULTS:
+                for label in results:
                     try:
                         result = await peer.call("add", {"a": 1}, timeout=5)
                         seen.append((label, result.model_dump(mode="json")))
@@ -873,6 +922,24 @@ async def test_a_server_cannot_invent_revisions() -> None:
         assert [await against_hostile_server(revision) for revision in revisions] == without
     claimed = {point.get("mcp.protocol.version") for point in metric_points(recorder)}
     assert claimed <= {None, "2025-03-26"}, "each is a time series"
+
+
+if sdk.SDK2:
+
+    @pytest.mark.anyio
+    async def test_a_server_cannot_fill_the_memory_of_a_client() -> None:
+        """Answers that ask for another round are remembered until it comes, which it need not."""
+        from opentelemetry_instrumentation_mcp.targets.sdk_v2_rounds import Rounds
+
+        unfinished = {"resultType": "input_required", "requestState": "s" * 100_000}
+        replies = {str(number): {"result": {**unfinished, "number": number}} for number in range(50)}
+        for number, reply in enumerate(replies.values()):
+            reply["result"]["requestState"] += str(number)
+        with watched(tools=None):
+            await against_hostile_server(results=replies, noise=[])
+            kept = [key for rounds in gc.get_objects() if isinstance(rounds, Rounds) for key in rounds._open]
+        assert len(kept) <= 1000
+        assert sum(map(sys.getsizeof, kept)) < 1_000_000
 
 
 # --- what a handler does with what a peer sent --------------------------------------------------------------
@@ -945,8 +1012,15 @@ messages = st.fixed_dictionaries(
         "error": st.fixed_dictionaries({"code": st.integers() | json_values, "message": any_text}) | json_values,
     },
 )
-# Without shrinking: each example is a conversation with two servers.
-few = settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+# Without shrinking: each example is a conversation with two servers. How fast examples are made says nothing here.
+few = settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @given(st.lists(messages, min_size=5, max_size=15))

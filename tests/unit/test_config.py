@@ -149,7 +149,7 @@ def test_a_value_of_the_wrong_type_gets_one_warning(field: str, value: Any, capl
     deadline=None,
     database=None,
     max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=list(HealthCheck),
 )
 def test_any_text_is_a_value_or_one_warning(caplog: pytest.LogCaptureFixture, field: str, text: str) -> None:
     caplog.clear()

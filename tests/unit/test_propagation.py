@@ -29,7 +29,7 @@ stable = settings(
     deadline=None,
     database=None,
     max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=list(HealthCheck),
 )
 
 

@@ -25,7 +25,8 @@ class Rounds:
     """The rounds that await their continuation; bounded, the oldest are forgotten first."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[str, str | None, str], SpanContext] = OrderedDict()
+        # By hash: how long a state is, is up to the peer.
+        self._open: OrderedDict[int, SpanContext] = OrderedDict()
 
     def previous(self, message: Message, params: Any) -> SpanContext | None:
         """The span of the round that a request with these ``params`` continues, None if it continues none."""
@@ -34,7 +35,7 @@ class Rounds:
             return None
         state = sent.get("requestState")
         if isinstance(state, str):
-            return self._open.pop((message.method, message.target or message.uri, state), None)
+            return self._open.pop(_key(message, state), None)
         if sent.get("inputResponses") is None:
             return None
         last = _open_in_task.get()
@@ -50,8 +51,12 @@ class Rounds:
         message, span_context = operation.message, operation.span.get_span_context()
         state = answer.get("requestState")
         if isinstance(state, str):
-            self._open[(message.method, message.target or message.uri, state)] = span_context
+            self._open[_key(message, state)] = span_context
             if len(self._open) > _MAX_OPEN:
                 self._open.popitem(last=False)
         else:
             _open_in_task.set((message.method, message.target or message.uri, span_context))
+
+
+def _key(message: Message, state: str) -> int:
+    return hash((message.method, message.target or message.uri, state))
