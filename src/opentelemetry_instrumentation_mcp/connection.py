@@ -77,16 +77,44 @@ class HttpRequest(NamedTuple):
     transport: Any = None
 
 
+class Prepared:
+    """What all messages of one method and target that go one way have in common.
+
+    ``success`` are the metric attributes of a successful one, None until there was one.
+    """
+
+    __slots__ = ("attributes", "span_name", "success")
+
+    def __init__(self, span_name: str, attributes: Attributes) -> None:
+        self.span_name = span_name
+        self.attributes = attributes
+        self.success: Attributes | None = None
+
+
+_MAX_PREPARED = 256
+_MAX_PREPARED_NAME = 256
+
+
 class View:
     """The attributes of the messages that go one way, valid as long as ``known`` is what is known."""
 
-    __slots__ = ("attributes", "known", "metric_attributes", "metric_cache")
+    __slots__ = ("attributes", "known", "metric_attributes", "metric_cache", "prepared", "prepared_by")
 
     def __init__(self) -> None:
         self.known: tuple[Any, ...] = ()
         self.attributes: Attributes = {}
         self.metric_attributes: Attributes = {}
         self.metric_cache: dict[tuple[Any, ...], Attributes] = {}
+        self.prepared: dict[tuple[str, str | None, str | None], Prepared] = {}
+        self.prepared_by: object = None
+        """Whose configuration ``prepared`` follows."""
+
+    def prepare(self, key: tuple[str, str | None, str | None], prepared: Prepared) -> None:
+        """Keep ``prepared`` for the messages of ``key`` (method, target, URI); bounded, whatever a peer sends."""
+        if sum(len(part) for part in key if part) <= _MAX_PREPARED_NAME:
+            if len(self.prepared) >= _MAX_PREPARED:
+                self.prepared.clear()
+            self.prepared[key] = prepared
 
 
 def _network(endpoint: Endpoint, http: HttpRequest | None) -> Attributes:
@@ -169,6 +197,7 @@ class Connection:
         if shared != view.metric_attributes:
             view.metric_attributes, view.metric_cache = shared, {}
         view.attributes = attributes
+        view.prepared = {}
 
 
 def http_request_of(

@@ -46,6 +46,27 @@ class Target(NamedTuple):
     how: str = METHOD
 
 
+class Around:
+    """A wrapper that builds the replacement of a coroutine method itself, which saves the calls in between.
+
+    ``build`` gets the function and returns a coroutine function that takes the same arguments, ``self`` first, and is
+    a pass-through when the wrappers are switched off.
+    """
+
+    __slots__ = ("build",)
+
+    def __init__(self, build: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self.build = build
+
+    def __call__(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do the same for anything that can be called, as the other wrappers do."""
+
+        def call(_: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return wrapped(*args, **kwargs)
+
+        return self.build(call)(instance, *args, **kwargs)
+
+
 # wrapt keeps attributes of this prefix to itself. The value is the wrapper: a copied attribute marks nothing.
 _OURS = "_self_otel_mcp_wrapper"
 
@@ -54,6 +75,8 @@ def _wrap(original: Any, wrapper: Any, is_active: Callable[[], bool], *, is_meth
     """``original`` with ``wrapper(wrapped, instance, args, kwargs)`` around it, whoever calls it and how."""
     if not isinstance(original, FunctionType):
         return FunctionWrapper(original, wrapper, enabled=is_active)
+    if is_method and isinstance(wrapper, Around) and inspect.iscoroutinefunction(original):
+        return functools.wraps(original)(wrapper.build(original))
     # wrapt's wrapper costs a microsecond per call, which for plain functions buys nothing.
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -48,14 +48,17 @@ TOOL_ERROR = Outcome(semconv.TOOL_ERROR)
 def describe(method: str, params: object, request_id: str | int | None = None) -> Message:
     """Describe a message from its raw ``params``, which may be of any shape a peer likes."""
     target = uri = version = None
-    mapping = as_mapping(params)
-    if mapping is not None:
-        if semconv.target_attribute(method) is not None:
-            target = _text(_named(method, mapping).get("name"))
-        elif semconv.carries_uri(method):
+    mapping = params if type(params) is dict else as_mapping(params)
+    if mapping:
+        field = semconv.TARGET_FIELDS.get(method)
+        if field == "name":
+            target = _text(mapping.get("name"))
+        elif field == "uri":
             uri = _text(mapping.get("uri"))
+        elif field == "ref":
+            target = _text(_prompt_in(mapping).get("name"))
         meta = as_mapping(mapping.get("_meta"))
-        if meta is not None:
+        if meta:
             claimed = meta.get(semconv.PROTOCOL_VERSION_META_KEY)
             if isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
                 version = claimed
@@ -98,10 +101,8 @@ def meta_of(params: object) -> Any:
     return mapping.get("_meta") if mapping is not None else None
 
 
-def _named(method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What in ``params`` bears the name of the message's target."""
-    if method != "completion/complete":
-        return params
+def _prompt_in(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The reference in the params of ``completion/complete``, if it is one to a prompt."""
     reference = as_mapping(params.get("ref")) or {}
     return reference if _is_prompt(reference.get("type")) else {}
 

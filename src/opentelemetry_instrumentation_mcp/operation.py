@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
-from .connection import Attributes, Connection, HttpRequest, View
+from .connection import Attributes, Connection, HttpRequest, Prepared
 from .guard import report
-from .message import CANCELLED, SUCCESS, Message, Outcome
+from .hooks import Around
+from .message import CANCELLED, SUCCESS, Message, Outcome, outcome_of_exception
 
 if TYPE_CHECKING:
     from .telemetry import Telemetry
@@ -26,16 +27,19 @@ class Operation:
     """
 
     __slots__ = (
-        "_http",
-        "_known_attributes",
-        "_owned",
         "_started",
         "_telemetry",
+        "arguments",
         "connection",
         "context",
         "dropped_ns",
+        "http",
+        "known_attributes",
         "message",
         "outcome",
+        "owned",
+        "owner",
+        "prepared",
         "server",
         "settled",
         "span",
@@ -48,10 +52,11 @@ class Operation:
         connection: Connection,
         context: Context,
         span: Span | None,
-        *,
         server: bool,
         http: HttpRequest | None = None,
+        prepared: Prepared | None = None,
         known_attributes: Attributes | None = None,
+        *,
         owned: bool = True,
         measured: bool = True,
     ) -> None:
@@ -61,14 +66,21 @@ class Operation:
         self.context = context
         self.span = span
         self.server = server
+        self.http = http
+        self.prepared = prepared
+        self.known_attributes = known_attributes
+        """What the view said when the span began; None if it did not begin here."""
+        self.owned = owned
+        """Whether the span is ours to end (it is not if an outer ``execute_tool`` span is reused)."""
         self.settled = not measured and span is None
         self.outcome: Outcome | None = None
         """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
         self.dropped_ns: int | None = None
         """When it was dropped, in nanoseconds since the epoch; None if it was not."""
-        self._http = http
-        self._owned = owned
-        self._known_attributes = known_attributes
+        self.owner: Any = None
+        """The library's object that tells how the message ended; until then."""
+        self.arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+        """What the library's method is called with in place of its caller's arguments; None to leave those."""
         self._started = perf_counter()
 
     def settle(self, outcome: Outcome = SUCCESS) -> None:
@@ -76,52 +88,11 @@ class Operation:
         if self.settled:
             return
         self.settled = True
+        self.owner = self.arguments = None
         try:
             self._telemetry.finish(self, outcome, perf_counter() - self._started)
         except Exception as error:
             report("end an operation", error)
-
-    def view(self) -> View:
-        """What is known of the connection now, seen by this message."""
-        return self.connection.view(
-            inbound=self.server, http=self._http, protocol_version=self.message.protocol_version
-        )
-
-    def late_attributes(self, view: View) -> Attributes | None:
-        """What became known of the connection since the beginning: negotiated version, session id."""
-        known = self._known_attributes
-        if known is None or view.attributes is known:
-            return None
-        return {key: value for key, value in view.attributes.items() if key not in known}
-
-    @property
-    def owned(self) -> bool:
-        """Whether the span is ours to end (it is not if an outer ``execute_tool`` span is reused)."""
-        return self._owned
-
-    async def run(
-        self,
-        call: Callable[..., Awaitable[Any]],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        read_result: Callable[[Any], Outcome],
-        read_error: Callable[[BaseException], Outcome],
-    ) -> Any:
-        """Await ``call(*args, **kwargs)`` with this operation current, settle it, and return or raise as it did."""
-        token = otel_context.attach(self.context)
-        try:
-            result = await call(*args, **kwargs)
-        except GeneratorExit as error:
-            # An abandoned coroutine is closed in a foreign context, where there is nothing of ours to detach.
-            self.settle(_judge(read_error, error))
-            raise
-        except BaseException as error:
-            otel_context.detach(token)
-            self.settle(_judge(read_error, error))
-            raise
-        otel_context.detach(token)
-        self.settle(_judge(read_result, result))
-        return result
 
     def __del__(self) -> None:
         # The garbage collector may come while the SDK holds a lock: ending a span here could wait for it forever.
@@ -134,9 +105,74 @@ class Operation:
         self.settle(self.outcome or (CANCELLED if self.message.is_request else SUCCESS))
 
 
-def _judge(read: Callable[[Any], Outcome], value: Any) -> Outcome:
+Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Operation | None]
+ReadResult = Callable[[Operation, Any], Outcome | None]
+ReadError = Callable[[Operation, BaseException], Outcome | None]
+
+
+def outcome_of_failure(_: Operation, error: BaseException) -> Outcome:
+    """For :func:`traced`: what was raised is all that is known."""
+    return outcome_of_exception(error)
+
+
+class _Always:
+    active = True
+
+
+def traced(
+    place: str, begin: Begin, read_result: ReadResult, read_error: ReadError, telemetry: Telemetry | None = None
+) -> Around:
+    """What takes the place of a coroutine method whose call is one operation.
+
+    The operation is current while the method runs, and ends as the method returns or raises, which it does as ever.
+
+    Args:
+        place: what ``begin`` does, for the report of its failure.
+        begin: gets ``self``, positional and named arguments. None: the call goes on untraced.
+        read_result: the outcome behind what the method returned. None: somebody else ends the operation.
+        read_error: the outcome behind what the method raised; None as before.
+        telemetry: whose being switched off makes the method untraced; None if ``begin`` sees to it.
+    """
+    switch = telemetry if telemetry is not None else _Always
+
+    def build(call: Callable[..., Any]) -> Callable[..., Any]:
+        # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
+        async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            operation = None
+            if switch.active:
+                try:
+                    operation = begin(self, args, kwargs)
+                except Exception as error:
+                    report(place, error)
+            if operation is None:
+                return await call(self, *args, **kwargs)
+            if operation.arguments is not None:
+                args, kwargs = operation.arguments  # type: ignore[assignment]
+            token = otel_context.attach(operation.context)
+            try:
+                result = await call(self, *args, **kwargs)
+            except GeneratorExit as error:
+                # An abandoned coroutine is closed in a foreign context, where there is nothing of ours to detach.
+                _settle(operation, read_error, error)
+                raise
+            except BaseException as error:
+                otel_context.detach(token)
+                _settle(operation, read_error, error)
+                raise
+            otel_context.detach(token)
+            _settle(operation, read_result, result)
+            return result
+
+        return method
+
+    return Around(build)
+
+
+def _settle(operation: Operation, read: Callable[[Operation, Any], Outcome | None], value: Any) -> None:
     try:
-        return read(value)
+        outcome = read(operation, value)
     except Exception as error:
         report("read the outcome of a message", error)
-        return SUCCESS
+        outcome = SUCCESS
+    if outcome is not None:
+        operation.settle(outcome)

@@ -78,9 +78,16 @@ WELL_KNOWN_METHODS: Final = frozenset(
     }
 )
 
-_URI_METHODS: Final = frozenset(
-    {"resources/read", "resources/subscribe", "resources/unsubscribe", "notifications/resources/updated"}
-)
+# Where the params of a method say what the message is about: the name of a tool or prompt, a reference, a URI.
+TARGET_FIELDS: Final = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "completion/complete": "ref",
+    "resources/read": "uri",
+    "resources/subscribe": "uri",
+    "resources/unsubscribe": "uri",
+    "notifications/resources/updated": "uri",
+}
 
 # The revisions a message may claim about itself; any other is believed only once the library negotiated it.
 KNOWN_PROTOCOL_VERSIONS: Final = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"})
@@ -146,9 +153,9 @@ def clean(text: str, limit: int = MAX_ATTRIBUTE) -> str:
 
 def request_id_text(request_id: str | int) -> str:
     """A JSON-RPC id as the conventions want it, a string; Python refuses to print integers of thousands of digits."""
-    if isinstance(request_id, int) and request_id.bit_length() > MAX_ATTRIBUTE * 4:
-        return clean(hex(request_id))
-    return clean(str(request_id))
+    if not isinstance(request_id, int):
+        return clean(str(request_id))
+    return clean(hex(request_id)) if request_id.bit_length() > MAX_ATTRIBUTE * 4 else str(request_id)[:MAX_ATTRIBUTE]
 
 
 def is_revision(version: str) -> bool:
@@ -158,16 +165,14 @@ def is_revision(version: str) -> bool:
 
 def carries_uri(method: str) -> bool:
     """Whether the conventions want ``mcp.resource.uri`` on a message of this method."""
-    return method in _URI_METHODS
+    return TARGET_FIELDS.get(method) == "uri"
 
 
 def target_attribute(method: str) -> str | None:
     """The attribute that names what a message is about, and that its span name ends with."""
     if method == "tools/call":
         return TOOL_NAME
-    if method in ("prompts/get", "completion/complete"):
-        return PROMPT_NAME
-    return None
+    return PROMPT_NAME if TARGET_FIELDS.get(method) in ("name", "ref") else None
 
 
 def span_name(method: str, target: str | None) -> str:

@@ -16,9 +16,9 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from . import propagation, semconv
 from .cardinality import Admission
 from .config import McpConfig
-from .connection import Attributes, Connection, HttpRequest, View
+from .connection import Attributes, Connection, HttpRequest, Prepared, View
 from .guard import contained, report
-from .message import Message, Outcome, as_mapping
+from .message import SUCCESS, Message, Outcome, as_mapping
 from .operation import Operation
 from .version import __version__
 
@@ -45,6 +45,7 @@ class Telemetry:
     ) -> None:
         self.config = config or McpConfig()
         self.active = True
+        self.keeps_native_spans = self.config.native_spans == "keep"
         self.dropped: deque[Operation] = deque()
         """Operations the garbage collector found; appending is all that is safe to do in its place."""
         self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider, schema_url=semconv.SCHEMA_URL)
@@ -73,6 +74,7 @@ class Telemetry:
         self.on_first_operation: Callable[[], None] | None = None
         """Called once, when the first span is about to be made: by then every instrumentation is in place."""
         self._excluded = frozenset(self.config.excluded_methods)
+        self._reuses_tool_span = self.config.execute_tool_span == "reuse"
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
         self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
@@ -80,10 +82,6 @@ class Telemetry:
     def is_active(self) -> bool:
         """Whether wrappers of this instance do anything; False from ``uninstrument()`` on."""
         return self.active
-
-    @property
-    def keeps_native_spans(self) -> bool:
-        return self.config.native_spans == "keep"
 
     def records(self) -> bool:
         """Whether spans or metrics go anywhere: an SDK is configured, or was given to ``instrument()``."""
@@ -98,6 +96,11 @@ class Telemetry:
     def context_to_propagate(self) -> Context | None:
         """What an outbound message without an operation carries: the current context, None if suppressed."""
         return otel_context.get_current() if is_instrumentation_enabled() else None
+
+    def carry(self, message: Message, connection: Connection) -> Operation | None:
+        """An operation that does nothing but propagate the current context with an outbound ``message``."""
+        context = self.context_to_propagate()
+        return Operation(self, message, connection, context, None, server=False, measured=False) if context else None
 
     def begin_client(
         self,
@@ -117,17 +120,19 @@ class Telemetry:
         if connection.claimed_version is not None and message.method == "notifications/initialized":
             # A client that goes on after initialize has accepted the revision.
             connection.protocol_version, connection.claimed_version = connection.claimed_version, None
-        if not self.records() or (current and not is_instrumentation_enabled()):
+        if not (self._configured or self.records()) or (current and not is_instrumentation_enabled()):
             return None
-        if message.method in self._excluded:
+        method = message.method
+        if method in self._excluded:
             return Operation(self, message, connection, current, None, server=False, measured=False)
         if native and self.keeps_native_spans:
             return Operation(self, message, connection, current, None, server=False)
-        outer = self._outer_tool_span(message, current) if current and message.method == "tools/call" else None
-        if outer is not None:
-            view = connection.view(inbound=False, protocol_version=message.protocol_version)
-            outer.set_attributes(_attributes(message, view))
-            return Operation(self, message, connection, current, outer, server=False, owned=False)
+        if current and method == "tools/call" and self._reuses_tool_span:
+            outer = _outer_tool_span(message, current)
+            if outer is not None:
+                view = connection.view(inbound=False, protocol_version=message.protocol_version)
+                outer.set_attributes(self._start_attributes(message, self._prepared(message, view)))
+                return Operation(self, message, connection, current, outer, server=False, owned=False)
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
 
@@ -147,7 +152,7 @@ class Telemetry:
             http: the HTTP request that carried the message.
             native: the library makes a SERVER span of its own for this message.
         """
-        if not self.records() and not as_mapping(meta):
+        if not (self._configured or self.records()) and not as_mapping(meta):
             return None
         if otel_context.get_current() and not is_instrumentation_enabled():
             return None
@@ -173,15 +178,13 @@ class Telemetry:
             self.on_first_operation, call = None, self.on_first_operation
             call()
         server = kind is SpanKind.SERVER
-        target = message.target
-        if message.uri and self.config.resource_uri_in_span_name:
-            target = message.uri
         view = connection.view(inbound=server, http=http, protocol_version=message.protocol_version)
+        prepared = self._prepared(message, view)
         span = self._tracer.start_span(
-            semconv.span_name(message.method, target),
+            prepared.span_name,
             parent,
             kind,
-            _attributes(message, view),
+            self._start_attributes(message, prepared),
             links,
             record_exception=False,
             set_status_on_exception=False,
@@ -189,73 +192,76 @@ class Telemetry:
         context = trace.set_span_in_context(span, parent)
         if self._request_hook is not None and span.is_recording():
             self._call_hook("call request_hook", self._request_hook, span, message)
-        return Operation(
-            self, message, connection, context, span, server=server, http=http, known_attributes=view.attributes
-        )
+        return Operation(self, message, connection, context, span, server, http, prepared, view.attributes)
 
-    def _outer_tool_span(self, message: Message, context: Context) -> Span | None:
-        """The current span, if an agent framework opened it for the very tool that is called now."""
-        if not message.target or self.config.execute_tool_span != "reuse":
-            return None
-        span = trace.get_current_span(context)
-        attributes = as_mapping(getattr(span, "attributes", None))
-        if (
-            attributes is not None
-            and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
-            and attributes.get(semconv.TOOL_NAME) == message.target
-            and semconv.METHOD not in attributes
-            and span.is_recording()
-        ):
-            return span
-        return None
+    def _prepared(self, message: Message, view: View) -> Prepared:
+        """What this message has in common with others of its method and target, from the view if it is there."""
+        method, _, target, uri, _ = message
+        if view.prepared_by is not self:
+            view.prepared_by, view.prepared = self, {}
+        prepared = view.prepared.get((method, target, uri))
+        if prepared is None:
+            in_name = uri if uri and self.config.resource_uri_in_span_name else target
+            prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view))
+            view.prepare((method, target, uri), prepared)
+        return prepared
+
+    def _start_attributes(self, message: Message, prepared: Prepared) -> Attributes:
+        """The attributes a span starts with, for samplers to see: a copy, which they may change."""
+        request_id = message.request_id
+        if request_id is None:
+            return {**prepared.attributes}
+        return {**prepared.attributes, semconv.REQUEST_ID: semconv.request_id_text(request_id)}
 
     def finish(self, operation: Operation, outcome: Outcome, elapsed: float) -> None:
         """Write the end of ``operation`` into its span and the duration (seconds) into its histogram."""
-        error_type, status_code = outcome.error_type, outcome.status_code
-        if (
-            operation.server
-            and status_code is not None
-            and error_type == status_code
-            and not semconv.is_error(status_code, server=True)
-        ):
-            error_type = None
-        message, connection = operation.message, operation.connection
-        if error_type == semconv.CANCELLED and message.method in semconv.ENDED_BY_CANCELLING:
-            error_type = None
+        message, connection, span = operation.message, operation.connection, operation.span
+        if message.protocol_version is not None and not operation.server and outcome.error_type is None:
+            connection.protocol_version = message.protocol_version
         if outcome.protocol_version is not None:
             _negotiated(connection, outcome.protocol_version)
-        elif message.protocol_version is not None and not operation.server and error_type is None:
-            connection.protocol_version = message.protocol_version
-        view = operation.view()
-        span = operation.span
+        error_type = self._error_type(operation, outcome)
+        view = connection.view(
+            inbound=operation.server, http=operation.http, protocol_version=message.protocol_version
+        )
         if span is not None:
-            if span.is_recording():
-                self._describe_end(span, operation, view, outcome, error_type)
+            if (outcome is not SUCCESS or view.attributes is not operation.known_attributes) and span.is_recording():
+                _describe_end(span, operation, view, outcome, error_type)
+            if self._response_hook is not None and span.is_recording():
+                self._call_hook("call response_hook", self._response_hook, span, message, outcome)
             if operation.owned:
                 span.end(operation.dropped_ns)
-        attributes = self._metric_attributes(message, view, error_type, status_code)
-        histogram = self._server_duration if operation.server else self._client_duration
         if operation.dropped_ns is not None:
             elapsed = max(0.0, elapsed - (time_ns() - operation.dropped_ns) / 1e9)
-        histogram.record(elapsed, attributes, operation.context)
+        (self._server_duration if operation.server else self._client_duration).record(
+            elapsed, self._metric_attributes(operation, view, error_type, outcome.status_code), operation.context
+        )
 
-    def _describe_end(
-        self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
-    ) -> None:
-        late = operation.late_attributes(view)
-        if late:
-            span.set_attributes(late)
-        if outcome.status_code is not None:
-            span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
-        if error_type is not None:
-            span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
-            span.set_status(Status(StatusCode.ERROR, semconv.status_text(outcome.status_code, outcome.text)))
-        if self._response_hook is not None:
-            self._call_hook("call response_hook", self._response_hook, span, operation.message, outcome)
+    def _error_type(self, operation: Operation, outcome: Outcome) -> str | None:
+        """The ``error.type`` of this side: not everything that went wrong is an error of a SERVER span."""
+        error_type, status_code = outcome.error_type, outcome.status_code
+        if error_type is None:
+            return None
+        if operation.server and error_type == status_code and not semconv.is_error(status_code, server=True):
+            return None
+        if error_type == semconv.CANCELLED and operation.message.method in semconv.ENDED_BY_CANCELLING:
+            return None
+        return error_type
 
     def _metric_attributes(
-        self, message: Message, view: View, error_type: str | None, status_code: str | None
+        self, operation: Operation, view: View, error_type: str | None, status_code: str | None
     ) -> Attributes:
+        message, prepared = operation.message, operation.prepared
+        if error_type is not None or status_code is not None or message.request_id is None:
+            return self._admitted(message, view, error_type, status_code)
+        if prepared is None or view.attributes is not operation.known_attributes:
+            return self._admitted(message, view, None, None)
+        if prepared.success is None:
+            prepared.success = self._admitted(message, view, None, None)
+        return prepared.success
+
+    def _admitted(self, message: Message, view: View, error_type: str | None, status_code: str | None) -> Attributes:
+        """Metric attributes with only such names as have proved to exist."""
         # A notification proves nothing: nobody says whether its method exists.
         succeeded = error_type is None and status_code is None and message.is_request
         method, target = semconv.clean(message.method), message.target and semconv.clean(message.target)
@@ -329,12 +335,40 @@ def _negotiated(connection: Connection, version: str) -> None:
         connection.claimed_version = version
 
 
+def _describe_end(
+    span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
+) -> None:
+    known = operation.known_attributes
+    if known is not None and view.attributes is not known:
+        # What became known of the connection since the beginning: negotiated version, session id.
+        span.set_attributes({key: value for key, value in view.attributes.items() if key not in known})
+    if outcome.status_code is not None:
+        span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
+    if error_type is not None:
+        span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
+        span.set_status(Status(StatusCode.ERROR, semconv.status_text(outcome.status_code, outcome.text)))
+
+
+def _outer_tool_span(message: Message, context: Context) -> Span | None:
+    """The current span, if an agent framework opened it for the very tool that is called now."""
+    span = trace.get_current_span(context)
+    attributes = as_mapping(getattr(span, "attributes", None))
+    if (
+        attributes is not None
+        and message.target
+        and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
+        and attributes.get(semconv.TOOL_NAME) == message.target
+        and semconv.METHOD not in attributes
+        and span.is_recording()
+    ):
+        return span
+    return None
+
+
 def _attributes(message: Message, view: View) -> Attributes:
-    """The attributes a span starts with, for samplers to see."""
-    method, request_id, target, uri, _ = message
+    """What the attributes of all messages of this method and target have in common."""
+    method, _, target, uri, _ = message
     attributes: Attributes = {semconv.METHOD: semconv.clean(method), **view.attributes}
-    if request_id is not None:
-        attributes[semconv.REQUEST_ID] = semconv.request_id_text(request_id)
     if method == "tools/call":
         attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
         if target:

@@ -11,6 +11,14 @@ def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], index: int, name:
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
+def leading(args: tuple[Any, ...], kwargs: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
+    """The first arguments (without ``self``), which are called ``names``; None for those not given."""
+    given = len(args)
+    if given >= len(names):
+        return args[: len(names)]
+    return (*args, *[kwargs.get(name) for name in names[given:]])
+
+
 def with_argument(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], index: int, name: str, value: Any
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

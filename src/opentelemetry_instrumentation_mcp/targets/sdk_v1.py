@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opentelemetry import context as otel_context
-
 from ..guard import contained
 from ..message import (
     CANCELLED,
@@ -17,9 +15,9 @@ from ..message import (
     outcome_of_error,
     outcome_of_exception,
 )
-from ..operation import Operation
+from ..operation import Operation, outcome_of_failure, traced
 from ..telemetry import Telemetry
-from .arguments import argument
+from .arguments import leading
 from .sdk_v1_taps import Taps, is_server_session, taps_of
 from .sessions import SessionClock, session_clock
 from .transports import http_request
@@ -32,33 +30,27 @@ _CONNECTION_CLOSED = -32000
 def send_request(telemetry: Telemetry) -> Any:
     """``BaseSession.send_request``: every request somebody waits for, either direction."""
 
-    @contained("describe an outbound request")
-    def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Taps, Operation] | None:
+    def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         taps = taps_of(telemetry, session)
         if not telemetry.records():
             return None
-        message = describe_model(argument(args, kwargs, 0, "request"), session._request_id)
+        message = describe_model(args[0] if args else kwargs.get("request"), session._request_id)
         operation = telemetry.begin_client(message, taps.connection)
-        if operation is None:
-            return None
-        taps.outbound[message.request_id] = operation
-        return taps, operation
+        if operation is not None:
+            operation.owner = taps
+            taps.outbound[message.request_id] = operation
+        return operation
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        begun = begin(instance, args, kwargs)
-        if begun is None:
-            return await wrapped(*args, **kwargs)
-        taps, operation = begun
-        request_id = operation.message.request_id
+    def read(operation: Operation, error: BaseException | None) -> Outcome:
+        outbound, request_id = operation.owner.outbound, operation.message.request_id
+        if outbound.get(request_id) is operation:
+            del outbound[request_id]
+        return _outcome_for_sender(operation.outcome, error)
 
-        def end(error: BaseException | None) -> Outcome:
-            if taps.outbound.get(request_id) is operation:
-                del taps.outbound[request_id]
-            return _outcome_for_sender(operation.outcome, error)
+    def read_result(operation: Operation, _: Any) -> Outcome:
+        return read(operation, None)
 
-        return await operation.run(wrapped, args, kwargs, lambda _: end(None), end)
-
-    return wrapper
+    return traced("describe an outbound request", begin, read_result, read, telemetry)
 
 
 def _outcome_for_sender(answer: Outcome | None, error: BaseException | None) -> Outcome:
@@ -95,21 +87,25 @@ def cancel_request(telemetry: Telemetry) -> Any:
 def receive_request(telemetry: Telemetry) -> Any:
     """``_received_request`` of both sessions: catches the requests of sessions older than ``instrument()``."""
 
-    @contained("describe an inbound request")
-    def begin(session: Any, responder: Any) -> Operation | None:
+    def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         taps = taps_of(telemetry, session)
         if taps.sees_inbound:
             return None
+        responder = args[0] if args else kwargs["responder"]
         http = http_request(getattr(responder, "message_metadata", None))
         return taps.begin_inbound(*_raw(responder.request), responder.request_id, http)
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operation = begin(instance, argument(args, kwargs, 0, "responder"))
-        if operation is None:
-            return await wrapped(*args, **kwargs)
-        return await _within(operation, wrapped, args, kwargs)
+    return traced("describe an inbound request", begin, _answer_will_tell, _failure_before_answer, telemetry)
 
-    return wrapper
+
+def _answer_will_tell(_: Operation, __: Any) -> Outcome | None:
+    return None
+
+
+def _failure_before_answer(operation: Operation, error: BaseException) -> Outcome | None:
+    if operation.outcome is None and not isinstance(error, GeneratorExit):
+        operation.outcome = outcome_of_exception(error)
+    return None
 
 
 def receive_notification(telemetry: Telemetry) -> Any:
@@ -118,28 +114,20 @@ def receive_notification(telemetry: Telemetry) -> Any:
     Catches the notifications of sessions older than ``instrument()``, too.
     """
 
-    @contained("describe an inbound notification")
-    def begin(session: Any, notification: Any) -> Operation | None:
+    def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         taps = taps_of(telemetry, session)
-        if taps.sees_inbound:
-            return None
-        return taps.begin_inbound(*_raw(notification), None, None)
+        notification = args[0] if args else kwargs["notification"]
+        if not taps.sees_inbound:
+            return taps.begin_inbound(*_raw(notification), None, None)
+        if taps.connection.server:
+            taps.hand_over(notification.root)
+        return None
 
-    @contained("hand a notification over")
-    def hand_over(session: Any, notification: Any) -> None:
-        if is_server_session(session):
-            taps_of(telemetry, session).hand_over(notification.root)
+    return traced("describe an inbound notification", begin, _succeed, outcome_of_failure, telemetry)
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        notification = argument(args, kwargs, 0, "notification")
-        operation = begin(instance, notification)
-        if operation is not None:
-            return await operation.run(wrapped, args, kwargs, lambda _: SUCCESS, outcome_of_exception)
-        result = await wrapped(*args, **kwargs)
-        hand_over(instance, notification)
-        return result
 
-    return wrapper
+def _succeed(_: Operation, __: Any) -> Outcome:
+    return SUCCESS
 
 
 def _raw(message: Any) -> tuple[str, Any]:
@@ -150,54 +138,33 @@ def _raw(message: Any) -> tuple[str, Any]:
 def handle_message(telemetry: Telemetry) -> Any:
     """``Server._handle_message``: runs the handler of one message in a task whose context is the session's."""
 
-    @contained("find the operation of a message")
-    def find(message: Any, taps: Taps) -> Operation | None:
-        if hasattr(message, "request_id"):
-            return taps.inbound.get(message.request_id)
-        return taps.take(getattr(message, "root", None))
+    def begin(server: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        message, session = leading(args, kwargs, "message", "session")
+        taps = taps_of(telemetry, session)
+        if not hasattr(message, "request_id"):
+            return taps.take(getattr(message, "root", None))
+        operation = taps.inbound.get(message.request_id)
+        if operation is not None:
+            operation.owner = taps
+        return operation
 
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        taps = _taps_or_none(telemetry, argument(args, kwargs, 1, "session"))
-        operation = find(argument(args, kwargs, 0, "message"), taps) if taps is not None else None
-        if operation is None or taps is None:
-            return await wrapped(*args, **kwargs)
-        if not operation.message.is_request:
-            return await operation.run(wrapped, args, kwargs, lambda _: SUCCESS, outcome_of_exception)
-        try:
-            return await _within(operation, wrapped, args, kwargs)
-        finally:
-            # Still there: no answer was written, and none will be.
-            if taps.inbound.get(operation.message.request_id) is operation:
-                del taps.inbound[operation.message.request_id]
-                operation.settle(operation.outcome or CANCELLED)
+    def read_result(operation: Operation, _: Any) -> Outcome | None:
+        if operation.message.request_id is None:
+            return SUCCESS
+        inbound: dict[Any, Operation] = operation.owner.inbound if operation.owner is not None else {}
+        if inbound.get(operation.message.request_id) is not operation:
+            return None
+        # Still there: no answer was written, and none will be.
+        del inbound[operation.message.request_id]
+        return operation.outcome or CANCELLED
 
-    return wrapper
+    def read_error(operation: Operation, error: BaseException) -> Outcome | None:
+        if operation.message.request_id is None:
+            return outcome_of_exception(error)
+        _failure_before_answer(operation, error)
+        return read_result(operation, None)
 
-
-@contained("find the taps of a session")
-def _taps_or_none(telemetry: Telemetry, session: Any) -> Taps | None:
-    return taps_of(telemetry, session)
-
-
-async def _within(operation: Operation, call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Await ``call`` with the operation current, without ending it: its answer does."""
-    token = otel_context.attach(operation.context)
-    try:
-        result = await call(*args, **kwargs)
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        otel_context.detach(token)
-        _note_failure(operation, error)
-        raise
-    otel_context.detach(token)
-    return result
-
-
-@contained("read the outcome of a handler")
-def _note_failure(operation: Operation, error: BaseException) -> None:
-    if operation.outcome is None:
-        operation.outcome = outcome_of_exception(error)
+    return traced("find the operation of a message", begin, read_result, read_error, telemetry)
 
 
 def enter_session(telemetry: Telemetry) -> Any:

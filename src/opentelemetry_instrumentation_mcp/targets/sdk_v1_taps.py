@@ -7,7 +7,7 @@ streams see each of them. A tap is a transparent proxy in the place of a stream.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -23,11 +23,9 @@ from ..message import (
     describe,
     meta_of,
     outcome_of_error,
-    outcome_of_exception,
     outcome_of_result,
 )
-from ..operation import Operation
-from ..proxy import ObjectProxy
+from ..operation import Operation, outcome_of_failure, traced
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
 from ..telemetry import Telemetry
 from .transports import endpoint_of, http_request, is_dropped, keep_context
@@ -53,7 +51,8 @@ class Taps:
         self.inbound: dict[Any, Operation] = {}
         self._handed_over: dict[int, tuple[Any, Operation]] = {}
         self._notification: Operation | None = None
-        self._outer_context: Any = None
+        self.outer_context: Any = None
+        """The receive loop's own context, while that of a message is current in it."""
         self.sees_inbound = False
         """False for the receive loop of a session older than ``instrument()``: it holds on to the bare stream."""
 
@@ -75,7 +74,7 @@ class Taps:
             return
         if request_id is None:
             self._notification = operation
-        self._outer_context = otel_context.get_current()
+        self.outer_context = otel_context.get_current()
         otel_context.attach(operation.context)
 
     def begin_inbound(self, method: str, params: Any, request_id: Any, http: HttpRequest | None) -> Operation | None:
@@ -93,27 +92,27 @@ class Taps:
     @contained("leave an inbound message")
     def next_awaited(self) -> None:
         """The receive loop is done with the last message: its task gets its own context back."""
-        if self._outer_context is not None:
-            otel_context.attach(self._outer_context)
-            self._outer_context = None
+        if self.outer_context is not None:
+            otel_context.attach(self.outer_context)
+            self.outer_context = None
         operation, self._notification = self._notification, None
         if operation is not None:
             operation.settle()
 
     def _answer_arrived(self, root: Any) -> None:
         # A peer may answer "0" to the request 0; the SDK matches them too.
-        for request_id in (
-            root.id,
-            _as_integer(root.id),
-        ):
-            operation = self.outbound.get(request_id)
-            if operation is not None:
-                operation.outcome = self._read_answer(operation, root)
-                return
-            operation = self._unattended.pop(request_id, None)
-            if operation is not None:
-                operation.settle(self._read_answer(operation, root))
-                return
+        if not self._answered(root.id, root) and isinstance(root.id, str):
+            self._answered(_as_integer(root.id), root)
+
+    def _answered(self, request_id: Any, root: Any) -> bool:
+        operation = self.outbound.get(request_id)
+        if operation is not None:
+            operation.outcome = self._read_answer(operation, root)
+            return True
+        operation = self._unattended.pop(request_id, None)
+        if operation is not None:
+            operation.settle(self._read_answer(operation, root))
+        return operation is not None
 
     def hand_over(self, notification: Any) -> None:
         """The notification being received is handled by another task, which will :meth:`take` it."""
@@ -130,7 +129,6 @@ class Taps:
 
     # ----- outbound
 
-    @contained("trace an outbound message")
     def leaving(self, item: Any) -> Operation | None:
         """A message goes to the write stream; the operation returned ends when the stream has taken it."""
         root: Any = getattr(getattr(item, "message", None), "root", None)
@@ -220,42 +218,79 @@ def is_server_session(session: Any) -> bool:
     return any(kind.__name__ == "ServerSession" for kind in type(session).__mro__)
 
 
-class _TappedStream(ObjectProxy):
+def _begin_to_leave(stream: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+    taps: Taps = stream._otel_mcp_taps
+    return taps.leaving(args[0]) if taps.telemetry.active else None
+
+
+def _outcome_on_wire(operation: Operation, _: Any) -> Outcome:
+    return operation.outcome or SUCCESS
+
+
+_sending = traced("trace an outbound message", _begin_to_leave, _outcome_on_wire, outcome_of_failure)
+
+
+class _TappedStream:
     """A stream of a session that shows its taps what passes; in everything else the stream itself."""
 
+    # A general proxy would do the same; this one is on the way of every message.
+    __slots__ = ("__weakref__", "_otel_mcp_stream", "_otel_mcp_taps")
+
     def __init__(self, stream: Any, taps: Taps) -> None:
-        super().__init__(stream)
-        self._self_taps = taps
+        object.__setattr__(self, "_otel_mcp_stream", stream)
+        object.__setattr__(self, "_otel_mcp_taps", taps)
+
+    @property
+    def __class__(self) -> Any:
+        return self._otel_mcp_stream.__class__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._otel_mcp_stream, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._otel_mcp_stream, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._otel_mcp_stream, name)
+
+    def __dir__(self) -> Any:
+        return dir(self._otel_mcp_stream)
+
+    def __repr__(self) -> str:
+        return repr(self._otel_mcp_stream)
+
+    def __enter__(self) -> Any:
+        self._otel_mcp_stream.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> Any:
+        return self._otel_mcp_stream.__exit__(*exception)
 
     async def __aenter__(self) -> Any:
-        await self.__wrapped__.__aenter__()
+        await self._otel_mcp_stream.__aenter__()
         return self
 
     async def __aexit__(self, *exception: Any) -> Any:
-        return await self.__wrapped__.__aexit__(*exception)
+        return await self._otel_mcp_stream.__aexit__(*exception)
 
     def __aiter__(self) -> Any:
         return self
 
-    async def __anext__(self) -> Any:
-        return await self._self_receive(self.__wrapped__.__anext__)
+    def __anext__(self) -> Any:
+        return _receive(self._otel_mcp_taps, self._otel_mcp_stream.__anext__)
 
-    async def receive(self) -> Any:
-        return await self._self_receive(self.__wrapped__.receive)
+    def receive(self) -> Any:
+        return _receive(self._otel_mcp_taps, self._otel_mcp_stream.receive)
 
-    async def _self_receive(self, receive: Callable[[], Any]) -> Any:
-        taps = self._self_taps
+    @_sending.build
+    def send(self, item: Any) -> Any:
+        return self._otel_mcp_stream.send(item)
+
+
+async def _receive(taps: Taps, receive: Callable[[], Any]) -> Any:
+    if taps.outer_context is not None:
         taps.next_awaited()
-        item = await receive()
-        if taps.telemetry.active:
-            taps.arrived(item)
-        return item
-
-    async def send(self, item: Any) -> Any:
-        taps = self._self_taps
-        operation = taps.leaving(item) if taps.telemetry.active else None
-        if operation is None:
-            return await self.__wrapped__.send(item)
-        return await operation.run(
-            self.__wrapped__.send, (item,), {}, lambda _: operation.outcome or SUCCESS, outcome_of_exception
-        )
+    item = await receive()
+    if taps.telemetry.active:
+        taps.arrived(item)
+    return item

@@ -5,7 +5,7 @@ Those two see every message, those of streams too: they look whether the message
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any
 
@@ -25,17 +25,17 @@ from ..message import (
     outcome_of_exception,
     outcome_of_result,
 )
-from ..operation import Operation
+from ..operation import Operation, traced
 from ..telemetry import Telemetry
-from .arguments import argument, with_argument
+from .arguments import argument, leading, with_argument
 from .sdk_v2_common import (
     CONNECTION,
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    LISTINGS,
     NOT_TRACED,
     OPERATION,
-    NotTraced,
     connection_of,
     operation_of,
 )
@@ -46,45 +46,46 @@ from .transports import http_request
 def handle_request(telemetry: Telemetry) -> Any:
     """``JSONRPCDispatcher._handle_request``: runs and answers one inbound request; every answer is made here."""
 
-    @contained("describe an inbound request")
-    def begin(dispatcher: Any, request: Any, dctx: Any) -> Operation | None:
-        if not telemetry.records() and not meta_of(request.params):
+    def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        request, dctx, _, on_request = leading(args, kwargs, "req", "dctx", "scope", "on_request")
+        params = request.params
+        meta = meta_of(params)
+        if not meta and not telemetry.records():
             setattr(dctx, OPERATION, NOT_TRACED)
             return None
         connection = connection_of(dispatcher)
         http = http_request(getattr(dctx, "message_metadata", None))
-        message = describe(request.method, request.params, request.id)
-        operation = telemetry.begin_server(message, connection, meta_of(request.params), http, native=connection.server)
+        message = describe(request.method, params, request.id)
+        operation = telemetry.begin_server(message, connection, meta, http, native=connection.server)
         setattr(dctx, OPERATION, operation or NOT_TRACED)
+        if operation is not None:
+            operation.owner = dctx
+            observed = _observed_handler(telemetry, operation, dctx, on_request)
+            operation.arguments = with_argument(args, kwargs, 3, "on_request", observed)
         return operation
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        dctx = argument(args, kwargs, 1, "dctx")
-        operation = begin(instance, argument(args, kwargs, 0, "req"), dctx)
-        if operation is None:
-            return wrapped(*args, **kwargs)
-        on_request = argument(args, kwargs, 3, "on_request")
+    def read_result(operation: Operation, _: Any) -> Outcome:
+        return CANCELLED if operation.owner.cancel_requested.is_set() else operation.outcome or SUCCESS
 
-        async def observed(*request_args: Any, **request_kwargs: Any) -> Any:
-            try:
-                result = await on_request(*request_args, **request_kwargs)
-            except BaseException as error:
-                operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
-                raise
-            operation.outcome = _outcome_for_receiver(telemetry, operation, result)
-            return result
+    def read_error(operation: Operation, error: BaseException) -> Outcome:
+        return operation.outcome or outcome_of_exception(error)
 
-        def read_outcome(_: Any) -> Outcome:
-            cancelled = dctx.cancel_requested.is_set()
-            return CANCELLED if cancelled else operation.outcome or SUCCESS
+    return traced("describe an inbound request", begin, read_result, read_error, telemetry)
 
-        def read_error(error: BaseException) -> Outcome:
-            return operation.outcome or outcome_of_exception(error)
 
-        sent = with_argument(args, kwargs, 3, "on_request", observed)
-        return operation.run(wrapped, *sent, read_outcome, read_error)
+def _observed_handler(telemetry: Telemetry, operation: Operation, dctx: Any, on_request: Any) -> Any:
+    """``on_request`` that notes what the answer will be: only the SDK's own errors do not pass it."""
 
-    return wrapper
+    async def observed(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = await on_request(*args, **kwargs)
+        except BaseException as error:
+            operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
+            raise
+        operation.outcome = _outcome_for_receiver(telemetry, operation, result)
+        return result
+
+    return observed
 
 
 @contained("read the outcome of a handler")
@@ -111,7 +112,7 @@ def _outcome_of_handler(error: BaseException, dctx: Any, *, unhandled_code: int)
 @contained("read a result")
 def _outcome_for_receiver(telemetry: Telemetry, operation: Operation, result: Any) -> Outcome:
     method = operation.message.method
-    if method in ("tools/list", "prompts/list"):
+    if method in LISTINGS:
         telemetry.admit_names(method, result)
     return outcome_of_result(method, result)
 
@@ -216,60 +217,39 @@ def _client_connection(session: Any) -> Connection:
     return connection_of(session._dispatcher, server=False)
 
 
-@contained("learn the version of a connection")
-def _learn(under_way: Operation | NotTraced, version_of: Callable[[Any], str | None], endpoint: Any) -> None:
-    # An initialize is seen with the version before the negotiation.
-    if (
-        isinstance(under_way, Operation)
-        and under_way.connection.protocol_version is None
-        and under_way.message.method != "initialize"
-    ):
-        under_way.connection.protocol_version = version_of(endpoint)
-
-
-@contained("describe an inbound message")
-def _begin_at_endpoint(
-    telemetry: Telemetry, connection: Connection, dctx: Any, method: str, params: Any
-) -> Operation | None:
-    http = http_request(getattr(dctx, "message_metadata", None))
-    if http is not None and http.context is None:
-        http = http._replace(context=otel_context.get_current())
-    message = describe(method, params, getattr(dctx, "request_id", None))
-    operation = telemetry.begin_server(message, connection, meta_of(params), http, native=connection.server)
-    if operation is not None:
-        setattr(dctx, OPERATION, operation)
-    return operation
-
-
 def _handle_at_endpoint(
     telemetry: Telemetry, connection_for: Callable[[Any], Connection], version_of: Callable[[Any], str | None]
 ) -> Any:
-    @contained("describe an inbound message")
-    def begin(endpoint: Any, dctx: Any, method: str, params: Any) -> Operation | None:
-        if is_resolving_schema() or not (telemetry.records() or meta_of(params)):
-            return None
-        return _begin_at_endpoint(telemetry, connection_for(endpoint), dctx, method, params)
-
-    @contained("find the operation of a message")
-    def find(dctx: Any) -> Operation | NotTraced | None:
-        return operation_of(dctx)
-
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        dctx = argument(args, kwargs, 0, "dctx")
-        under_way = find(dctx)
+    def begin(endpoint: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        dctx, method, params = leading(args, kwargs, "dctx", "method", "params")
+        under_way = operation_of(dctx)
         if under_way is not None:
-            _learn(under_way, version_of, instance)
-            return wrapped(*args, **kwargs)
-        operation = begin(instance, dctx, argument(args, kwargs, 1, "method"), argument(args, kwargs, 2, "params"))
-        if operation is None:
-            return wrapped(*args, **kwargs)
+            # An initialize is seen with the version before the negotiation.
+            if (
+                isinstance(under_way, Operation)
+                and under_way.connection.protocol_version is None
+                and method != "initialize"
+            ):
+                under_way.connection.protocol_version = version_of(endpoint)
+            return None
+        meta = meta_of(params)
+        if is_resolving_schema() or not (meta or telemetry.records()):
+            return None
+        http = http_request(getattr(dctx, "message_metadata", None))
+        if http is not None and http.context is None:
+            http = http._replace(context=otel_context.get_current())
+        connection = connection_for(endpoint)
+        message = describe(method, params, getattr(dctx, "request_id", None))
+        operation = telemetry.begin_server(message, connection, meta, http, native=connection.server)
+        if operation is not None:
+            setattr(dctx, OPERATION, operation)
+            operation.owner = dctx
+        return operation
 
-        def read_result(result: Any) -> Outcome:
-            return _outcome_for_receiver(telemetry, operation, result) or SUCCESS
+    def read_result(operation: Operation, result: Any) -> Outcome | None:
+        return _outcome_for_receiver(telemetry, operation, result) or SUCCESS
 
-        def read_error(error: BaseException) -> Outcome:
-            return _outcome_of_handler(error, dctx, unhandled_code=INTERNAL_ERROR) or SUCCESS
+    def read_error(operation: Operation, error: BaseException) -> Outcome | None:
+        return _outcome_of_handler(error, operation.owner, unhandled_code=INTERNAL_ERROR) or SUCCESS
 
-        return operation.run(wrapped, args, kwargs, read_result, read_error)
-
-    return wrapper
+    return traced("describe an inbound message", begin, read_result, read_error, telemetry)

@@ -15,6 +15,7 @@ from ..guard import contained
 from ..message import (
     SUCCESS,
     TIMED_OUT,
+    Message,
     Outcome,
     describe,
     meta_of,
@@ -22,14 +23,15 @@ from ..message import (
     outcome_of_exception,
     outcome_of_result,
 )
-from ..operation import Operation
+from ..operation import Operation, ReadResult, outcome_of_failure, traced
 from ..telemetry import Telemetry
-from .arguments import argument, with_argument
-from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, error_code, operation_of
+from .arguments import argument, leading, with_argument
+from .sdk_v2_common import CONNECTION_CLOSED, LISTINGS, REQUEST_TIMEOUT, connection_of, error_code, operation_of
 from .sdk_v2_rounds import Rounds
 from .transports import is_dropped
 
 _Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+_Described = tuple[Message, Connection]
 
 _LOST = "_otel_mcp_lost"
 # What anyio raises when a stream is gone; the SDK turns it into a JSON-RPC error that nobody sent.
@@ -40,37 +42,30 @@ def send_raw_request(telemetry: Telemetry) -> Any:
     """``JSONRPCDispatcher.send_raw_request``: every outbound request over streams, of either side."""
     rounds = Rounds()
 
-    @contained("describe an outbound request")
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         if not telemetry.records():
             return None
-        method, params = argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params")
-        request_id = _next_request_id(dispatcher, argument(args, kwargs, 2, "opts"), "_pending")
+        method, params, opts = leading(args, kwargs, "method", "params", "opts")
+        request_id = _next_request_id(dispatcher, opts, "_pending")
         if getattr(dispatcher, "_closed", False):
             dispatcher.__dict__.setdefault(_LOST, set()).add(str(request_id))
         message = describe(method, params, request_id)
         link = rounds.previous(message, params)
-        return telemetry.begin_client(message, connection_of(dispatcher), link=link, native=True)
+        operation = telemetry.begin_client(message, connection_of(dispatcher), link=link, native=True)
+        if operation is not None:
+            operation.owner = dispatcher
+        return operation
 
-    # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operation = begin(instance, args, kwargs)
-        if operation is None:
-            return await wrapped(*args, **kwargs)
+    def read_error(operation: Operation, error: BaseException) -> Outcome:
+        return _outcome_for_sender(error, lost=_lost(operation.owner, operation.message.request_id))
 
-        def read_error(error: BaseException) -> Outcome:
-            return _outcome_for_sender(error, lost=_lost(instance, operation.message.request_id))
-
-        return await operation.run(wrapped, args, kwargs, _result_reader(telemetry, operation, rounds), read_error)
-
-    return wrapper
+    return traced("describe an outbound request", begin, _result_reader(telemetry, rounds), read_error, telemetry)
 
 
-def _result_reader(telemetry: Telemetry, operation: Operation, rounds: Rounds) -> Callable[[Any], Outcome]:
-    method = operation.message.method
-
-    def read(result: Any) -> Outcome:
-        if method in ("tools/list", "prompts/list"):
+def _result_reader(telemetry: Telemetry, rounds: Rounds) -> ReadResult:
+    def read(operation: Operation, result: Any) -> Outcome:
+        method = operation.message.method
+        if method in LISTINGS:
             telemetry.admit_names(method, result)
         rounds.remember(operation, result)
         return outcome_of_result(method, result)
@@ -129,10 +124,9 @@ def _lost(dispatcher: Any, request_id: Any) -> bool:
 def notify(telemetry: Telemetry) -> Any:
     """``JSONRPCDispatcher.notify``: every outbound notification over streams, of either side."""
 
-    @contained("describe an outbound notification")
-    def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+    def describe_notification(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Described | None:
         connection = connection_of(dispatcher)
-        method = argument(args, kwargs, 0, "method")
+        method, params = leading(args, kwargs, "method", "params")
         related = kwargs.get("_related_request_id")
         if (
             getattr(dispatcher, "_closed", False)
@@ -140,9 +134,9 @@ def notify(telemetry: Telemetry) -> Any:
             or is_dropped(connection, related)
         ):
             return None
-        return telemetry.begin_client(describe(method, argument(args, kwargs, 1, "params")), connection)
+        return describe(method, params), connection
 
-    return _notifier(telemetry, begin)
+    return _notifier(telemetry, describe_notification)
 
 
 def _is_aborted_post(method: Any, connection: Connection) -> bool:
@@ -158,36 +152,30 @@ def _is_aborted_post(method: Any, connection: Connection) -> bool:
 def notify_single_exchange(telemetry: Telemetry) -> Any:
     """``_SingleExchangeDispatchContext.notify``: server to client on the response of a modern HTTP request."""
 
-    @contained("describe an outbound notification")
-    def begin(dctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+    def describe_notification(dctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Described | None:
         if dctx.sink is None:
             return None
         inbound = operation_of(dctx)
         connection = inbound.connection if isinstance(inbound, Operation) else Connection(server=True)
-        message = describe(argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params"))
-        return telemetry.begin_client(message, connection)
+        return describe(*leading(args, kwargs, "method", "params")), connection
 
-    return _notifier(telemetry, begin)
-
-
-def _notifier(telemetry: Telemetry, begin: Callable[..., Operation | None]) -> Any:
-    @contained("inject into params._meta")
-    def inject(operation: Operation | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Arguments | None:
-        context = operation.context if operation is not None else telemetry.context_to_propagate()
-        return _inject_params(context, args, kwargs) if context else None
-
-    # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operation = begin(instance, args, kwargs)
-        args, named = inject(operation, args, kwargs) or (args, kwargs)
-        if operation is None:
-            return await wrapped(*args, **named)
-        return await operation.run(wrapped, args, named, _always_success, outcome_of_exception)
-
-    return wrapper
+    return _notifier(telemetry, describe_notification)
 
 
-def _always_success(_: Any) -> Outcome:
+def _notifier(telemetry: Telemetry, describe_notification: Callable[..., _Described | None]) -> Any:
+    def begin(instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+        described = describe_notification(instance, args, kwargs)
+        if described is None:
+            return None
+        operation = telemetry.begin_client(*described) or telemetry.carry(*described)
+        if operation is not None:
+            operation.arguments = _inject_params(operation.context, args, kwargs)
+        return operation
+
+    return traced("describe an outbound notification", begin, _always_success, outcome_of_failure, telemetry)
+
+
+def _always_success(_: Operation, __: Any) -> Outcome:
     return SUCCESS
 
 
@@ -200,15 +188,17 @@ def _inject_params(context: Context, args: tuple[Any, ...], kwargs: Mapping[str,
 def inject_trace_context(telemetry: Telemetry) -> Any:
     """The dispatcher's ``inject_trace_context``: ours also removes what a forwarded ``_meta`` brought along."""
 
-    @contained("inject into params._meta")
-    def inject(meta: dict[str, Any]) -> None:
-        if otel_context.get_current():
-            propagation.inject(meta)
-
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        inject(argument(args, kwargs, 0, "meta"))
+        context = otel_context.get_current()
+        if context:
+            _inject_meta(args[0] if args else kwargs.get("meta"), context)
 
     return wrapper
+
+
+@contained("inject into params._meta")
+def _inject_meta(meta: Any, context: Context) -> None:
+    propagation.inject(meta, context)
 
 
 # ----- in process: DirectDispatcher
@@ -218,26 +208,20 @@ def dispatch_direct_request(telemetry: Telemetry) -> Any:
     """``DirectDispatcher._dispatch_request``: called on the receiver, in the task of the sender, either direction."""
     rounds = Rounds()
 
-    @contained("describe an in-process request")
     def begin(receiver: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        method, params = argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params")
-        request_id = _next_request_id(receiver, argument(args, kwargs, 2, "opts"), "_in_flight_ids")
-        message = describe(method, params, request_id)
-        return telemetry.begin_client(message, _sender_connection(receiver), link=rounds.previous(message, params))
+        method, params, opts = leading(args, kwargs, "method", "params", "opts")
+        message = describe(method, params, _next_request_id(receiver, opts, "_in_flight_ids"))
+        link = rounds.previous(message, params)
+        operation = telemetry.begin_client(message, _sender_connection(receiver), link=link)
+        if operation is not None:
+            operation.owner = receiver
+            operation.arguments = _inject_params(operation.context, args, kwargs)
+        return operation
 
-    # A coroutine function: the message begins when it is awaited, not when its coroutine is made.
-    async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operation = begin(instance, args, kwargs)
-        if operation is None:
-            return await wrapped(*args, **kwargs)
-        args, named = _inject_params(operation.context, args, kwargs) or (args, kwargs)
+    def read_error(operation: Operation, error: BaseException) -> Outcome:
+        return _outcome_for_sender(error, lost=_closed_before_handling(operation.owner, error))
 
-        def read_error(error: BaseException) -> Outcome:
-            return _outcome_for_sender(error, lost=_closed_before_handling(instance, error))
-
-        return await operation.run(wrapped, args, named, _result_reader(telemetry, operation, rounds), read_error)
-
-    return wrapper
+    return traced("describe an in-process request", begin, _result_reader(telemetry, rounds), read_error, telemetry)
 
 
 def _closed_before_handling(receiver: Any, error: BaseException) -> bool:
@@ -252,15 +236,13 @@ def _sender_connection(receiver: Any) -> Connection:
 def dispatch_direct_notification(telemetry: Telemetry) -> Any:
     """``DirectDispatcher._dispatch_notify``: in-process notifications, either direction."""
 
-    @contained("describe an in-process notification")
-    def begin(receiver: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
+    def describe_notification(receiver: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Described | None:
         if getattr(receiver, "_closed", False):
             return None
         _receiver.set(connection_of(receiver))
-        message = describe(argument(args, kwargs, 0, "method"), argument(args, kwargs, 1, "params"))
-        return telemetry.begin_client(message, _sender_connection(receiver))
+        return describe(*leading(args, kwargs, "method", "params")), _sender_connection(receiver)
 
-    return _notifier(telemetry, begin)
+    return _notifier(telemetry, describe_notification)
 
 
 # Whose notification is being dispatched in process, for those that reach no handler.

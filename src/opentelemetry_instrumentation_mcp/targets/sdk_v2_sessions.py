@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 from ..guard import contained
 from ..telemetry import Telemetry
-from .arguments import argument
+from .arguments import leading
 from .sdk_v2_common import connection_of
 from .sessions import SessionClock, session_clock
 
@@ -65,18 +65,22 @@ _NO_SPAN = _NoSpan()
 def replace_client_span(telemetry: Telemetry) -> Any:
     """The dispatcher's ``otel_span``: the library's CLIENT spans."""
 
+    keeps = telemetry.keeps_native_spans
+
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return wrapped(*args, **kwargs) if telemetry.keeps_native_spans else _NO_SPAN
+        return wrapped(*args, **kwargs) if keeps else _NO_SPAN
 
     return wrapper
 
 
 def replace_server_span(telemetry: Telemetry) -> Any:
     """``OpenTelemetryMiddleware.__call__``: the library's SERVER spans."""
+    keeps = telemetry.keeps_native_spans
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if telemetry.keeps_native_spans:
+        if keeps:
             return wrapped(*args, **kwargs)
-        return argument(args, kwargs, 1, "call_next")(argument(args, kwargs, 0, "ctx"))
+        ctx, call_next = leading(args, kwargs, "ctx", "call_next")
+        return call_next(ctx)
 
     return wrapper
