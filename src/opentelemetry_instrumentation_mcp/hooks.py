@@ -47,10 +47,10 @@ class Target(NamedTuple):
 
 
 class Around:
-    """A wrapper that builds the replacement of a coroutine method itself, which saves the calls in between.
+    """A wrapper that builds the replacement itself, which saves the calls in between.
 
-    ``build`` gets the function and returns a coroutine function that takes the same arguments, ``self`` first, and is
-    a pass-through when the wrappers are switched off.
+    ``build`` gets the function and returns one of the same kind that takes the same arguments (of a method: ``self``
+    first) and is a pass-through when the wrappers are switched off.
     """
 
     __slots__ = ("build",)
@@ -60,6 +60,9 @@ class Around:
 
     def __call__(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do the same for anything that can be called, as the other wrappers do."""
+
+        if instance is None:
+            return self.build(wrapped)(*args, **kwargs)
 
         def call(_: Any, /, *args: Any, **kwargs: Any) -> Any:
             return wrapped(*args, **kwargs)
@@ -75,8 +78,10 @@ def _wrap(original: Any, wrapper: Any, is_active: Callable[[], bool], *, is_meth
     """``original`` with ``wrapper(wrapped, instance, args, kwargs)`` around it, whoever calls it and how."""
     if not isinstance(original, FunctionType):
         return FunctionWrapper(original, wrapper, enabled=is_active)
-    if is_method and isinstance(wrapper, Around) and inspect.iscoroutinefunction(original):
-        return functools.wraps(original)(wrapper.build(original))
+    if isinstance(wrapper, Around):
+        replacement = wrapper.build(original)
+        if inspect.iscoroutinefunction(original) or not inspect.iscoroutinefunction(replacement):
+            return functools.wraps(original)(_like(original, replacement))
     # wrapt's wrapper costs a microsecond per call, which for plain functions buys nothing.
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -92,7 +97,7 @@ def _wrap(original: Any, wrapper: Any, is_active: Callable[[], bool], *, is_meth
 
 def _like(original: Any, replacement: Any) -> Any:
     """``replacement`` in the eyes of ``iscoroutinefunction`` being what ``original`` is."""
-    if not inspect.iscoroutinefunction(original):
+    if not inspect.iscoroutinefunction(original) or inspect.iscoroutinefunction(replacement):
         return replacement
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(replacement)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from . import semconv
 
@@ -48,7 +48,7 @@ TOOL_ERROR = Outcome(semconv.TOOL_ERROR)
 def describe(method: str, params: object, request_id: str | int | None = None) -> Message:
     """Describe a message from its raw ``params``, which may be of any shape a peer likes."""
     target = uri = version = None
-    mapping = params if type(params) is dict else as_mapping(params)
+    mapping = as_mapping(params)
     if mapping:
         field = semconv.TARGET_FIELDS.get(method)
         if field == "name":
@@ -57,8 +57,8 @@ def describe(method: str, params: object, request_id: str | int | None = None) -
             uri = _text(mapping.get("uri"))
         elif field == "ref":
             target = _text(_prompt_in(mapping).get("name"))
-        meta = as_mapping(mapping.get("_meta"))
-        if meta:
+        meta = mapping.get("_meta")
+        if meta and (meta := as_mapping(meta)):
             claimed = meta.get(semconv.PROTOCOL_VERSION_META_KEY)
             if isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
                 version = claimed
@@ -87,17 +87,13 @@ def describe_model(request: Any, request_id: str | int | None = None) -> Message
 
 def as_mapping(value: Any) -> Mapping[str, Any] | None:
     """``value`` if it is a mapping, None otherwise: what a peer sends may be of any shape."""
-    return value if _is_mapping(value) else None
-
-
-def _is_mapping(value: Any) -> TypeGuard[Mapping[str, Any]]:
     # Asking for a dict's type is much cheaper than asking an abstract class about it.
-    return type(value) is dict or isinstance(value, Mapping)
+    return value if type(value) is dict or isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownVariableType]  # any mapping will do
 
 
 def meta_of(params: object) -> Any:
     """The ``_meta`` of raw params, of any shape; None if there is none."""
-    mapping = as_mapping(params)
+    mapping = as_mapping(params) if params else None
     return mapping.get("_meta") if mapping is not None else None
 
 

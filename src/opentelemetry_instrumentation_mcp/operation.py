@@ -85,12 +85,22 @@ class Operation:
 
     def settle(self, outcome: Outcome = SUCCESS) -> None:
         """End the operation with ``outcome``; never raises."""
-        if self.settled:
+        self.conclude(_as_told, outcome)
+
+    def conclude(self, read: Callable[[Operation, Any], Outcome | None], value: Any) -> None:
+        """End the operation with the outcome that ``read`` finds in ``value``, if it finds one; never raises."""
+        elapsed = perf_counter() - self._started
+        try:
+            outcome = read(self, value)
+        except Exception as error:
+            report("read the outcome of a message", error)
+            outcome = SUCCESS
+        if outcome is None or self.settled:
             return
         self.settled = True
         self.owner = self.arguments = None
         try:
-            self._telemetry.finish(self, outcome, perf_counter() - self._started)
+            self._telemetry.finish(self, outcome, elapsed)
         except Exception as error:
             report("end an operation", error)
 
@@ -103,6 +113,10 @@ class Operation:
     def settle_dropped(self) -> None:
         """End an operation of which nobody told how it ended."""
         self.settle(self.outcome or (CANCELLED if self.message.is_request else SUCCESS))
+
+
+def _as_told(_: Operation, outcome: Outcome) -> Outcome:
+    return outcome
 
 
 Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Operation | None]
@@ -153,26 +167,16 @@ def traced(
                 result = await call(self, *args, **kwargs)
             except GeneratorExit as error:
                 # An abandoned coroutine is closed in a foreign context, where there is nothing of ours to detach.
-                _settle(operation, read_error, error)
+                operation.conclude(read_error, error)
                 raise
             except BaseException as error:
                 otel_context.detach(token)
-                _settle(operation, read_error, error)
+                operation.conclude(read_error, error)
                 raise
             otel_context.detach(token)
-            _settle(operation, read_result, result)
+            operation.conclude(read_result, result)
             return result
 
         return method
 
     return Around(build)
-
-
-def _settle(operation: Operation, read: Callable[[Operation, Any], Outcome | None], value: Any) -> None:
-    try:
-        outcome = read(operation, value)
-    except Exception as error:
-        report("read the outcome of a message", error)
-        outcome = SUCCESS
-    if outcome is not None:
-        operation.settle(outcome)

@@ -30,15 +30,19 @@ PARENT, LINK, IGNORE = "parent", "link", "ignore"
 class _MetaGetter(Getter[Mapping[str, Any]]):
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         value = carrier.get(key)
-        return [value] if isinstance(value, str) and _is_sane(value) else None
+        return [value] if value is not None and _is_sane(value) else None
 
     def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
         return [key for key in islice(carrier, _MAX_KEYS) if isinstance(key, str)]
 
 
-def _is_sane(value: str) -> bool:
+def _is_sane(value: Any) -> bool:
     # The propagators quote in the log what they cannot read, and some cannot encode lone surrogates.
-    return len(value) <= _MAX_VALUE and (value.isprintable() or value.replace("\t", " ").isprintable())
+    return (
+        isinstance(value, str)
+        and len(value) <= _MAX_VALUE
+        and (value.isprintable() or value.replace("\t", " ").isprintable())
+    )
 
 
 _META_GETTER = _MetaGetter()
@@ -65,7 +69,7 @@ def inject(carrier: dict[str, Any], context: Context | None = None) -> bool:
     propagate.inject(written, context)
     if not written:
         return False
-    stale = propagation_fields().intersection(carrier)
+    stale = propagation_fields().intersection(carrier) if carrier else None
     if stale and trace.get_current_span(context).get_span_context().is_valid:
         for field in stale:
             del carrier[field]
@@ -79,7 +83,7 @@ def with_injected_meta(params: Mapping[str, Any] | None, context: Context | None
     A ``_meta`` that is no mapping is left alone: it is the caller's mistake to make.
     """
     meta = params.get("_meta") if params else None
-    received = as_mapping(meta)
+    received = as_mapping(meta) if meta is not None else None
     if meta is not None and received is None:
         return None
     carrier = dict(received or {})
@@ -88,7 +92,7 @@ def with_injected_meta(params: Mapping[str, Any] | None, context: Context | None
 
 def extract(meta: object, base: Context) -> Context:
     """``base`` with the span context and baggage found in ``meta``; ``base`` itself if there are none."""
-    carrier = as_mapping(meta)
+    carrier = as_mapping(meta) if meta else None
     if carrier is None or propagation_fields().isdisjoint(carrier):
         return base
     try:
@@ -112,7 +116,7 @@ def _span_context(context: Context) -> trace.SpanContext:
 
 def _rootless(context: Context) -> Context:
     """``context`` without its span: what is left of a stale one is not allowed to become a parent."""
-    if not _span_context(context).is_valid:
+    if not context or not _span_context(context).is_valid:
         return context
     return trace.set_span_in_context(trace.INVALID_SPAN, context)
 
@@ -129,13 +133,11 @@ def receive(meta: object, http: HttpRequest | None, policy: str = PARENT) -> tup
         http: the HTTP request that carried the message, None on other transports.
         policy: what a remote context may do: be the ``parent``, be a ``link`` only, or ``ignore``.
     """
-    ambient = http.context if http is not None and http.context is not None else None
+    ambient: Context | None = http.context if http is not None else None
     if ambient is None:
-        base = _rootless(otel_context.get_current())
-        http_span = trace.INVALID_SPAN_CONTEXT
+        base, http_span = _rootless(otel_context.get_current()), trace.INVALID_SPAN_CONTEXT
     else:
-        http_span = _span_context(ambient)
-        base = _rootless(ambient)
+        base, http_span = _rootless(ambient), _span_context(ambient)
     links: list[Link] = []
     if policy != IGNORE:
         extracted = extract(meta, base)

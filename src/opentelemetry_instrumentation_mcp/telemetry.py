@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from time import time_ns
@@ -85,7 +86,9 @@ class Telemetry:
 
     def records(self) -> bool:
         """Whether spans or metrics go anywhere: an SDK is configured, or was given to ``instrument()``."""
-        if not self._configured:
+        if not self._configured and (
+            _TRACE_API.get("_TRACER_PROVIDER", True) or _METRICS_API.get("_METER_PROVIDER", True)
+        ):
             # No API tells whether an SDK is there; a proxy provider means that there is none yet.
             self._configured = not (
                 isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
@@ -131,7 +134,9 @@ class Telemetry:
             outer = _outer_tool_span(message, current)
             if outer is not None:
                 view = connection.view(inbound=False, protocol_version=message.protocol_version)
-                outer.set_attributes(self._start_attributes(message, self._prepared(message, view)))
+                outer.set_attributes(self._prepared(message, view).attributes)
+                if message.request_id is not None:
+                    outer.set_attribute(semconv.REQUEST_ID, semconv.request_id_text(message.request_id))
                 return Operation(self, message, connection, current, outer, server=False, owned=False)
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
@@ -180,11 +185,14 @@ class Telemetry:
         server = kind is SpanKind.SERVER
         view = connection.view(inbound=server, http=http, protocol_version=message.protocol_version)
         prepared = self._prepared(message, view)
+        attributes = {**prepared.attributes}  # a copy, which samplers may change
+        if message.request_id is not None:
+            attributes[semconv.REQUEST_ID] = semconv.request_id_text(message.request_id)
         span = self._tracer.start_span(
             prepared.span_name,
             parent,
             kind,
-            self._start_attributes(message, prepared),
+            attributes,
             links,
             record_exception=False,
             set_status_on_exception=False,
@@ -206,13 +214,6 @@ class Telemetry:
             view.prepare((method, target, uri), prepared)
         return prepared
 
-    def _start_attributes(self, message: Message, prepared: Prepared) -> Attributes:
-        """The attributes a span starts with, for samplers to see: a copy, which they may change."""
-        request_id = message.request_id
-        if request_id is None:
-            return {**prepared.attributes}
-        return {**prepared.attributes, semconv.REQUEST_ID: semconv.request_id_text(request_id)}
-
     def finish(self, operation: Operation, outcome: Outcome, elapsed: float) -> None:
         """Write the end of ``operation`` into its span and the duration (seconds) into its histogram."""
         message, connection, span = operation.message, operation.connection, operation.span
@@ -220,10 +221,8 @@ class Telemetry:
             connection.protocol_version = message.protocol_version
         if outcome.protocol_version is not None:
             _negotiated(connection, outcome.protocol_version)
-        error_type = self._error_type(operation, outcome)
-        view = connection.view(
-            inbound=operation.server, http=operation.http, protocol_version=message.protocol_version
-        )
+        error_type = outcome.error_type and _error_type_of(operation, outcome)
+        view = connection.view(inbound=operation.server, http=operation.http, protocol_version=message.protocol_version)
         if span is not None:
             if (outcome is not SUCCESS or view.attributes is not operation.known_attributes) and span.is_recording():
                 _describe_end(span, operation, view, outcome, error_type)
@@ -233,34 +232,23 @@ class Telemetry:
                 span.end(operation.dropped_ns)
         if operation.dropped_ns is not None:
             elapsed = max(0.0, elapsed - (time_ns() - operation.dropped_ns) / 1e9)
+        if outcome is SUCCESS and operation.prepared is not None and view.attributes is operation.known_attributes:
+            attributes = operation.prepared.success or self._attributes_of_success(operation, view)
+        else:
+            attributes = self._metric_attributes(message, view, error_type, outcome.status_code)
         (self._server_duration if operation.server else self._client_duration).record(
-            elapsed, self._metric_attributes(operation, view, error_type, outcome.status_code), operation.context
+            elapsed, attributes, operation.context
         )
 
-    def _error_type(self, operation: Operation, outcome: Outcome) -> str | None:
-        """The ``error.type`` of this side: not everything that went wrong is an error of a SERVER span."""
-        error_type, status_code = outcome.error_type, outcome.status_code
-        if error_type is None:
-            return None
-        if operation.server and error_type == status_code and not semconv.is_error(status_code, server=True):
-            return None
-        if error_type == semconv.CANCELLED and operation.message.method in semconv.ENDED_BY_CANCELLING:
-            return None
-        return error_type
+    def _attributes_of_success(self, operation: Operation, view: View) -> Attributes:
+        attributes = self._metric_attributes(operation.message, view, None, None)
+        if operation.prepared is not None and operation.message.is_request:
+            operation.prepared.success = attributes
+        return attributes
 
     def _metric_attributes(
-        self, operation: Operation, view: View, error_type: str | None, status_code: str | None
+        self, message: Message, view: View, error_type: str | None, status_code: str | None
     ) -> Attributes:
-        message, prepared = operation.message, operation.prepared
-        if error_type is not None or status_code is not None or message.request_id is None:
-            return self._admitted(message, view, error_type, status_code)
-        if prepared is None or view.attributes is not operation.known_attributes:
-            return self._admitted(message, view, None, None)
-        if prepared.success is None:
-            prepared.success = self._admitted(message, view, None, None)
-        return prepared.success
-
-    def _admitted(self, message: Message, view: View, error_type: str | None, status_code: str | None) -> Attributes:
         """Metric attributes with only such names as have proved to exist."""
         # A notification proves nothing: nobody says whether its method exists.
         succeeded = error_type is None and status_code is None and message.is_request
@@ -327,6 +315,12 @@ class Telemetry:
             report(place, error)
 
 
+# The getters of the global providers look into the environment each time, too long for every message. Where these
+# names do not exist, the getters are asked nevertheless.
+_TRACE_API = vars(trace)
+_METRICS_API = vars(sys.modules.get("opentelemetry.metrics._internal", metrics))
+
+
 def _negotiated(connection: Connection, version: str) -> None:
     """Note the revision of an ``initialize`` result: a server's own choice, or what a server told a client."""
     if version in semconv.KNOWN_PROTOCOL_VERSIONS or (connection.server and semconv.is_revision(version)):
@@ -335,9 +329,22 @@ def _negotiated(connection: Connection, version: str) -> None:
         connection.claimed_version = version
 
 
-def _describe_end(
-    span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
-) -> None:
+def _error_type_of(operation: Operation, outcome: Outcome) -> str | None:
+    """The ``error.type`` of this side: not everything that went wrong is an error of a SERVER span."""
+    error_type, status_code = outcome.error_type, outcome.status_code
+    if (
+        operation.server
+        and status_code is not None
+        and error_type == status_code
+        and not semconv.is_error(status_code, server=True)
+    ):
+        return None
+    if error_type == semconv.CANCELLED and operation.message.method in semconv.ENDED_BY_CANCELLING:
+        return None
+    return error_type
+
+
+def _describe_end(span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None) -> None:
     known = operation.known_attributes
     if known is not None and view.attributes is not known:
         # What became known of the connection since the beginning: negotiated version, session id.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry import context as otel_context
+
+from ..connection import Connection
 from ..guard import contained
 from ..message import (
     CANCELLED,
@@ -18,7 +21,7 @@ from ..message import (
 from ..operation import Operation, outcome_of_failure, traced
 from ..telemetry import Telemetry
 from .arguments import leading
-from .sdk_v1_taps import Taps, is_server_session, taps_of
+from .sdk_v1_taps import is_server_session, taps_of, taps_while_recording
 from .sessions import SessionClock, session_clock
 from .transports import http_request
 
@@ -31,9 +34,11 @@ def send_request(telemetry: Telemetry) -> Any:
     """``BaseSession.send_request``: every request somebody waits for, either direction."""
 
     def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        taps = taps_of(telemetry, session)
         if not telemetry.records():
+            if otel_context.get_current():
+                taps_of(telemetry, session)  # it injects
             return None
+        taps = taps_of(telemetry, session)
         message = describe_model(args[0] if args else kwargs.get("request"), session._request_id)
         operation = telemetry.begin_client(message, taps.connection)
         if operation is not None:
@@ -73,7 +78,8 @@ def cancel_request(telemetry: Telemetry) -> Any:
 
     @contained("note a cancellation")
     def note(responder: Any) -> None:
-        operation = taps_of(telemetry, responder._session).inbound.get(responder.request_id)
+        taps = taps_while_recording(telemetry, responder._session)
+        operation = taps.inbound.get(responder.request_id) if taps is not None else None
         if operation is not None:
             operation.outcome = CANCELLED
 
@@ -88,8 +94,8 @@ def receive_request(telemetry: Telemetry) -> Any:
     """``_received_request`` of both sessions: catches the requests of sessions older than ``instrument()``."""
 
     def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        taps = taps_of(telemetry, session)
-        if taps.sees_inbound:
+        taps = taps_while_recording(telemetry, session)
+        if taps is None or taps.sees_inbound:
             return None
         responder = args[0] if args else kwargs["responder"]
         http = http_request(getattr(responder, "message_metadata", None))
@@ -115,7 +121,9 @@ def receive_notification(telemetry: Telemetry) -> Any:
     """
 
     def begin(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        taps = taps_of(telemetry, session)
+        taps = taps_while_recording(telemetry, session)
+        if taps is None:
+            return None
         notification = args[0] if args else kwargs["notification"]
         if not taps.sees_inbound:
             return taps.begin_inbound(*_raw(notification), None, None)
@@ -140,7 +148,9 @@ def handle_message(telemetry: Telemetry) -> Any:
 
     def begin(server: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         message, session = leading(args, kwargs, "message", "session")
-        taps = taps_of(telemetry, session)
+        taps = taps_while_recording(telemetry, session)
+        if taps is None:
+            return _carried(telemetry, message)
         if not hasattr(message, "request_id"):
             return taps.take(getattr(message, "root", None))
         operation = taps.inbound.get(message.request_id)
@@ -167,12 +177,24 @@ def handle_message(telemetry: Telemetry) -> Any:
     return traced("find the operation of a message", begin, read_result, read_error, telemetry)
 
 
+def _carried(telemetry: Telemetry, message: Any) -> Operation | None:
+    """Without an OpenTelemetry SDK, a context that came with a request still reaches its handler."""
+    request = getattr(getattr(message, "request", message), "root", None)
+    meta = getattr(getattr(request, "params", None), "meta", None)
+    if meta is None:
+        return None
+    http = http_request(getattr(message, "message_metadata", None))
+    return telemetry.begin_server(describe_model(request), Connection(server=True), meta.model_extra, http)
+
+
 def enter_session(telemetry: Telemetry) -> Any:
     """``BaseSession.__aenter__``: the taps must be in place before the receive loop starts."""
 
     @contained("begin a session")
     def begin(session: Any) -> SessionClock | None:
-        taps = taps_of(telemetry, session)
+        taps = taps_while_recording(telemetry, session)
+        if taps is None:
+            return None
         # A stateless server has a session object for each request, and no session.
         stateless = getattr(getattr(session, "_initialization_state", None), "name", "") == "Initialized"
         return None if is_server_session(session) and stateless else SessionClock(telemetry, taps.connection)
@@ -188,7 +210,9 @@ def leave_session(telemetry: Telemetry) -> Any:
 
     @contained("end the messages of a closed session")
     def close(session: Any) -> None:
-        taps_of(telemetry, session).close()
+        taps = taps_while_recording(telemetry, session)
+        if taps is not None:
+            taps.close()
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:

@@ -213,6 +213,13 @@ def taps_of(telemetry: Telemetry, session: Any) -> Taps:
     return taps
 
 
+def taps_while_recording(telemetry: Telemetry, session: Any) -> Taps | None:
+    """The taps of a session, if it has any or there is something to record: without, its streams are left alone."""
+    if _TAPS in session.__dict__ or telemetry.records():
+        return taps_of(telemetry, session)
+    return None
+
+
 def is_server_session(session: Any) -> bool:
     """Whether a session is a server's, told by its class: the library is not imported for the question."""
     return any(kind.__name__ == "ServerSession" for kind in type(session).__mro__)
@@ -236,12 +243,15 @@ class _TappedStream:
     # A general proxy would do the same; this one is on the way of every message.
     __slots__ = ("__weakref__", "_otel_mcp_stream", "_otel_mcp_taps")
 
+    _otel_mcp_stream: Any
+    _otel_mcp_taps: Taps
+
     def __init__(self, stream: Any, taps: Taps) -> None:
         object.__setattr__(self, "_otel_mcp_stream", stream)
         object.__setattr__(self, "_otel_mcp_taps", taps)
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
         return self._otel_mcp_stream.__class__
 
     def __getattr__(self, name: str) -> Any:

@@ -54,7 +54,8 @@ def handle_request(telemetry: Telemetry) -> Any:
             setattr(dctx, OPERATION, NOT_TRACED)
             return None
         connection = connection_of(dispatcher)
-        http = http_request(getattr(dctx, "message_metadata", None))
+        metadata = getattr(dctx, "message_metadata", None)
+        http = http_request(metadata) if metadata is not None else None
         message = describe(request.method, params, request.id)
         operation = telemetry.begin_server(message, connection, meta, http, native=connection.server)
         setattr(dctx, OPERATION, operation or NOT_TRACED)

@@ -11,7 +11,8 @@ from opentelemetry.context import Context
 
 from .. import propagation, semconv
 from ..connection import Connection
-from ..guard import contained
+from ..guard import contained, report
+from ..hooks import Around
 from ..message import (
     SUCCESS,
     TIMED_OUT,
@@ -188,17 +189,21 @@ def _inject_params(context: Context, args: tuple[Any, ...], kwargs: Mapping[str,
 def inject_trace_context(telemetry: Telemetry) -> Any:
     """The dispatcher's ``inject_trace_context``: ours also removes what a forwarded ``_meta`` brought along."""
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        context = otel_context.get_current()
-        if context:
-            _inject_meta(args[0] if args else kwargs.get("meta"), context)
+    def build(call: Any) -> Any:
+        def function(*args: Any, **kwargs: Any) -> Any:
+            if not telemetry.active:
+                return call(*args, **kwargs)
+            context = otel_context.get_current()
+            if context:
+                try:
+                    propagation.inject(args[0] if args else kwargs["meta"], context)
+                except Exception as error:
+                    report("inject into params._meta", error)
+            return None
 
-    return wrapper
+        return function
 
-
-@contained("inject into params._meta")
-def _inject_meta(meta: Any, context: Context) -> None:
-    propagation.inject(meta, context)
+    return Around(build)
 
 
 # ----- in process: DirectDispatcher

@@ -8,6 +8,7 @@ from typing import Any
 from opentelemetry import trace
 
 from ..guard import contained
+from ..hooks import Around
 from ..telemetry import Telemetry
 from .arguments import leading
 from .sdk_v2_common import connection_of
@@ -67,20 +68,26 @@ def replace_client_span(telemetry: Telemetry) -> Any:
 
     keeps = telemetry.keeps_native_spans
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return wrapped(*args, **kwargs) if keeps else _NO_SPAN
+    def build(call: Any) -> Any:
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return call(*args, **kwargs) if keeps or not telemetry.active else _NO_SPAN
 
-    return wrapper
+        return function
+
+    return Around(build)
 
 
 def replace_server_span(telemetry: Telemetry) -> Any:
     """``OpenTelemetryMiddleware.__call__``: the library's SERVER spans."""
     keeps = telemetry.keeps_native_spans
 
-    def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if keeps:
-            return wrapped(*args, **kwargs)
-        ctx, call_next = leading(args, kwargs, "ctx", "call_next")
-        return call_next(ctx)
+    def build(call: Any) -> Any:
+        def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if keeps or not telemetry.active:
+                return call(self, *args, **kwargs)
+            ctx, call_next = leading(args, kwargs, "ctx", "call_next")
+            return call_next(ctx)
 
-    return wrapper
+        return method
+
+    return Around(build)
