@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
 
 from conftest import Instrument, Recorder
+from opentelemetry_instrumentation_mcp import McpInstrumentor
 from support import sdk
 from support.wire import WireLog, WireLogASGI, tap_streams
 
@@ -247,6 +248,42 @@ async def test_remote_parent_policy(instrument: Instrument, recorder: Recorder, 
     joined = server.parent is not None and server.parent.span_id == client.context.span_id
     linked = [link.context.span_id for link in server.links] == [client.context.span_id]
     assert (joined, linked) == {"parent": (True, False), "link": (False, True), "ignore": (False, False)}[policy]
+
+
+@pytest.mark.parametrize("transport", ["memory", "http"])
+async def test_without_an_opentelemetry_sdk_contexts_pass_through(transport: str) -> None:
+    """A process that records nothing is no gap in the trace of others."""
+    caller = trace.NonRecordingSpan(
+        trace.SpanContext(int(TRACE_ID, 16), int(SPAN_ID, 16), is_remote=True, trace_flags=trace.TraceFlags(1))
+    )
+    McpInstrumentor().instrument(skip_dep_check=True)
+    try:
+        async with sdk.connect(transport) as peer:
+            before = await peer.handler_context()
+            token = context.attach(baggage.set_baggage("user.tier", "gold", trace.set_span_in_context(caller)))
+            during = await peer.handler_context()
+            context.detach(token)
+            after = await peer.handler_context()
+    finally:
+        McpInstrumentor().uninstrument()
+    assert during == {"trace_id": TRACE_ID, "span_id": SPAN_ID, "baggage": BAGGAGE}
+    assert before["baggage"] == after["baggage"] == {}
+    assert int(before["trace_id"], 16) == int(after["trace_id"], 16) == 0
+
+
+async def test_an_opentelemetry_sdk_that_comes_late(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions opened before there was one record from then on what they send and handle."""
+    McpInstrumentor().instrument(skip_dep_check=True)
+    try:
+        async with sdk.connect("memory") as peer:
+            assert await peer.text("add", {"a": 1, "b": 1}) == "2"
+            monkeypatch.setattr(trace, "_TRACER_PROVIDER", recorder.tracer_provider)
+            assert await peer.text("add", {"a": 1, "b": 1}) == "2"
+    finally:
+        McpInstrumentor().uninstrument()
+    client, server = recorder.one("tools/call add", "CLIENT"), recorder.one("tools/call add", "SERVER")
+    assert server.parent is not None and client.context is not None
+    assert server.parent.span_id == client.context.span_id
 
 
 async def test_other_propagators(instrumented: Recorder) -> None:
