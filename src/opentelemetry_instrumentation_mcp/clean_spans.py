@@ -106,7 +106,11 @@ def _install_now(provider: Any, cleaner: SpanCleaner) -> Uninstall:
             else:
                 processor.on_end = before
 
-    processor.on_end = on_end
+    try:
+        processor.on_end = on_end
+    except (AttributeError, TypeError):
+        _report_unreachable(provider)
+        return _nothing
     return uninstall
 
 

@@ -86,7 +86,8 @@ class SpanCleaner:
 
     Args:
         policy: the payload policy; has to be idempotent.
-        scopes: prefixes of the names of instrumentation scopes whose spans are cleaned; ``*`` is every span.
+        scopes: prefixes of the names of instrumentation scopes whose spans are cleaned, in any case; ``*`` is every
+            span.
         keep_stacktraces: stack traces are redacted and cut at 16,384 characters; by default they are removed.
         error_text: messages of exceptions and status descriptions are redacted; False removes them.
         identity: what becomes of an attribute that says who a user is, None to remove it; called with every key and
@@ -105,7 +106,7 @@ class SpanCleaner:
     ) -> None:
         self._policy = policy
         prefixes = (scopes,) if isinstance(scopes, str) else tuple(scopes)
-        self._prefixes = tuple(prefix for prefix in prefixes if prefix and prefix != ALL_SCOPES)
+        self._prefixes = tuple(prefix.lower() for prefix in prefixes if prefix and prefix != ALL_SCOPES)
         self._all_scopes = ALL_SCOPES in prefixes
         self._keep_stacktraces = keep_stacktraces
         self._error_text = error_text
@@ -122,7 +123,7 @@ class SpanCleaner:
             return False
         concerned = self._concerned.get(scope.name)
         if concerned is None:
-            concerned = scope.name.startswith(self._prefixes)
+            concerned = scope.name.lower().startswith(self._prefixes)
             if len(self._concerned) < _MAX_REMEMBERED:
                 self._concerned[scope.name] = concerned
         return concerned

@@ -230,6 +230,8 @@ def test_the_rest_of_a_span_is_untouched(installed: Any) -> None:
         span.end(2_000)
         encoded.append(pipeline.otlp())
     assert encoded[0] == encoded[1]
+    assert cleaned.one()._instrumentation_info == plain.one()._instrumentation_info
+    assert cleaned.one()._instrumentation_info is not None, "exporters of an older generation read it"
 
 
 def test_a_live_span_keeps_its_values(installed: Any) -> None:
@@ -248,6 +250,7 @@ def test_a_live_span_keeps_its_values(installed: Any) -> None:
         "mcp-gateway",
         "mcpgateway.observability",
         "fastmcp",
+        "FastMCP",
         "cpex.framework",
         "contextforge.mcp.otel",
         "opentelemetry.instrumentation.mcp.instrumentation",
@@ -400,6 +403,13 @@ def test_limits_of_the_sdk_stay_visible(installed: Any) -> None:
     assert CANARY.encode() not in pipeline.otlp()
 
 
+def test_a_span_of_no_scope_is_of_no_concern_unless_all_are() -> None:
+    span = ReadableSpan(CANARY, LINKED)
+    assert SpanCleaner(FakePolicy()).clean(span) is span
+    cleaned = SpanCleaner(FakePolicy(), ALL_SCOPES).clean(span)
+    assert cleaned is not None and cleaned.name == "***"
+
+
 def test_values_of_newer_sdks() -> None:
     """Bytes, mappings and nested sequences, as given to the exporter by whatever made the span."""
     made = TracerProvider(shutdown_on_exit=False).get_tracer(FOREIGN).start_span("work")
@@ -511,11 +521,22 @@ def test_two_installations_are_undone_in_any_order(installed: Any) -> None:
         pipeline.tracer(FOREIGN).start_span(CANARY).end()
         left = ["***", CANARY] if first_out else [CANARY, "***"]
         assert [span.name for span in pipeline.spans] == ["***", "***", *left, CANARY]
+        in_order = first_out == 1
+        assert ("on_end" in vars(pipeline.provider._active_span_processor)) is not in_order
 
 
-def test_a_provider_of_somebody_else_is_reported_once(caplog: Any) -> None:
+def test_a_provider_of_somebody_else_is_reported(caplog: Any) -> None:
     class Slots:
         __slots__ = ()
+
+        def on_end(self, span: Any) -> None: ...
+
+    class Frozen:
+        def __init__(self) -> None:
+            vars(self)["frozen"] = True
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            raise AttributeError(name)
 
         def on_end(self, span: Any) -> None: ...
 
@@ -527,9 +548,10 @@ def test_a_provider_of_somebody_else_is_reported_once(caplog: Any) -> None:
             return trace.NoOpTracer()
 
     with caplog.at_level(logging.WARNING, guard.logger.name):
-        for provider in (Foreign(), Foreign(Slots()), trace.NoOpTracerProvider()):
+        for provider in (Foreign(), Foreign(Slots()), Foreign(Frozen()), trace.NoOpTracerProvider()):
             install(provider, SpanCleaner(FakePolicy()))()
-    assert len(caplog.records) == 1 and "Foreign" in caplog.records[0].getMessage()
+            guard.forget_reports()
+    assert len(caplog.records) == 3 and all("Foreign" in record.getMessage() for record in caplog.records)
 
 
 def test_a_pipeline_built_in_code() -> None:

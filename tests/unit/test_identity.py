@@ -127,7 +127,8 @@ def test_users_can_be_told_apart(one: str, other: str) -> None:
 
 def test_any_text_can_be_hashed_or_shown() -> None:
     odd = Identity(user_id="\ud800", user_email="a\x00b" + "x" * 1_000, team_ids=tuple(map(str, range(1_000))))
-    assert len(identity_policy("hashed", KEY).attributes(odd)["user.id"]) == HASH_LENGTH
+    for key in (KEY, KEY + "\ud800"):
+        assert len(identity_policy("hashed", key).attributes(odd)["user.id"]) == HASH_LENGTH
     shown = identity_policy("on").attributes(odd)
     assert str(shown).encode() and len(shown["user.email"]) == 256 and "\x00" not in shown["user.email"]
     assert len(shown["team.ids"]) == MAX_TEAMS

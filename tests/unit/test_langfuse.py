@@ -135,6 +135,7 @@ def test_without_an_identity_nothing_is_told_of_one() -> None:
         ("tools/call", "add", "Tool: add"),
         ("tools/call", None, "Tool"),
         ("tools/list", None, "Tools"),
+        ("tools/list", "odd", "Tools"),
         ("prompts/get", "ask", "Prompt: ask"),
         ("prompts/list", None, "Prompts"),
         ("resources/read", None, "Resource"),
