@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from . import environment_variables as env
@@ -12,6 +12,17 @@ from .guard import logger
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+
+
+NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT = "NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"
+
+LANGFUSE_PATH = "/api/public/otel"
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "LANGFUSE_OTEL_ENDPOINT")
+
+# The gateway's names of the spans that MCP messages are about.
+_GATEWAY_SPANS = frozenset({"tool.invoke", "prompt.render", "mcp.client.call", "mcp.client.request"})
+
+Detector = Callable[[str], Iterable[tuple[int, int]]]
 
 
 @dataclass
@@ -27,6 +38,33 @@ class McpConfig:
         resource_uri_in_span_name: whether a resource URI ends the span name
             (``OTEL_INSTRUMENTATION_MCP_RESOURCE_URI_IN_SPAN_NAME``).
         execute_tool_span: ``reuse`` or ``separate`` (``OTEL_INSTRUMENTATION_MCP_EXECUTE_TOOL_SPAN``).
+        capture_content: where arguments, results and prompt variables go: ``NO_CONTENT``, ``SPAN_ONLY``,
+            ``EVENT_ONLY`` or ``SPAN_AND_EVENT`` (``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT``).
+        capture_inputs, exclude_inputs, capture_outputs, exclude_outputs: patterns (``*``, ``?``) of tool and prompt
+            names whose input or output is captured, or is not (``OTEL_INSTRUMENTATION_MCP_CAPTURE_INPUTS``, ...).
+        error_text: ``redacted`` or ``off``: the message of a JSON-RPC error as status text
+            (``OTEL_INSTRUMENTATION_MCP_ERROR_TEXT``).
+        stacktraces: whether exceptions become span events, with a redacted stack trace
+            (``OTEL_INSTRUMENTATION_MCP_STACKTRACES``).
+        max_payload: characters of captured content, at least 256 (``OTEL_INSTRUMENTATION_MCP_MAX_PAYLOAD``).
+        max_error_text: characters of an error's text (``OTEL_INSTRUMENTATION_MCP_MAX_ERROR_TEXT``).
+        redact_keys: names that are sensitive besides the policy's (``OTEL_INSTRUMENTATION_MCP_REDACT_KEYS``).
+        keep_keys: names that are not, although the policy says so (``OTEL_INSTRUMENTATION_MCP_KEEP_KEYS``).
+        redact_patterns: regular expressions whose matches are masked, one a line
+            (``OTEL_INSTRUMENTATION_MCP_REDACT_PATTERNS``).
+        pii_detector: ``presidio``, or ``module:function`` that finds ``(start, end)`` of what to mask in a text
+            (``OTEL_INSTRUMENTATION_MCP_PII_DETECTOR``).
+        clean_spans: whether spans of other MCP libraries are redacted too
+            (``OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS``).
+        clean_spans_scopes: whose, by the beginning of their scope's name; ``*`` for all; empty for the known ones
+            (``OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS_SCOPES``).
+        identity: ``off``, ``on`` or ``hashed``: who a message is from (``OTEL_INSTRUMENTATION_MCP_IDENTITY``).
+        identity_key: the secret of ``hashed``, at least 16 characters (``OTEL_INSTRUMENTATION_MCP_IDENTITY_KEY``).
+        langfuse: ``auto`` (by the OTLP endpoint), ``on`` or ``off`` (``OTEL_INSTRUMENTATION_MCP_LANGFUSE``).
+        baggage_attributes: baggage entries (``name``, ``prefix.*``) that become attributes
+            (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_ATTRIBUTES``).
+        baggage_outbound: the only baggage entries that leave with a message; ``*`` for all
+            (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND``).
     """
 
     disabled_targets: Iterable[str] = ()
@@ -35,6 +73,26 @@ class McpConfig:
     remote_parent: str = "parent"
     resource_uri_in_span_name: bool = False
     execute_tool_span: str = "reuse"
+    capture_content: str = NO_CONTENT
+    capture_inputs: Iterable[str] = ("*",)
+    exclude_inputs: Iterable[str] = ()
+    capture_outputs: Iterable[str] = ("*",)
+    exclude_outputs: Iterable[str] = ()
+    error_text: str = "redacted"
+    stacktraces: bool = False
+    max_payload: int = 32_768
+    max_error_text: int = 1_024
+    redact_keys: Iterable[str] = ()
+    keep_keys: Iterable[str] = ()
+    redact_patterns: Iterable[str] = ()
+    pii_detector: str | Detector | None = None
+    clean_spans: bool = False
+    clean_spans_scopes: Iterable[str] = ()
+    identity: str = "off"
+    identity_key: str | None = field(default=None, repr=False)
+    langfuse: str = "auto"
+    baggage_attributes: Iterable[str] = ()
+    baggage_outbound: Iterable[str] = ("*",)
 
     def __post_init__(self) -> None:
         from .targets import TARGET_NAMES
@@ -45,26 +103,57 @@ class McpConfig:
         self.remote_parent = self._choice("remote_parent", "parent", "link", "ignore")
         self.resource_uri_in_span_name = self._flag("resource_uri_in_span_name")
         self.execute_tool_span = self._choice("execute_tool_span", "reuse", "separate")
+        self.capture_content = self._choice(
+            "capture_content", NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT, normal=str.upper
+        )
+        for name in ("capture_inputs", "exclude_inputs", "capture_outputs", "exclude_outputs", "redact_keys"):
+            setattr(self, name, self._names(name))
+        for name in ("keep_keys", "clean_spans_scopes", "baggage_attributes", "baggage_outbound"):
+            setattr(self, name, self._names(name))
+        self.error_text = self._choice("error_text", "redacted", "off")
+        self.stacktraces = self._flag("stacktraces")
+        self.max_payload = self._number("max_payload", 32_768, least=256)
+        self.max_error_text = self._number("max_error_text", 1_024, least=16)
+        self.redact_patterns = tuple(sorted(self._names("redact_patterns", separator="\n")))
+        self.clean_spans = self._flag("clean_spans")
+        self.identity = self._choice("identity", "off", "on", "hashed")
+        self.langfuse = self._choice("langfuse", "auto", "on", "off")
+        if not (self.pii_detector is None or isinstance(self.pii_detector, str) or callable(self.pii_detector)):
+            self._reject("pii_detector", self.pii_detector, None)
+            self.pii_detector = None
+        if not isinstance(self.identity_key, (str, type(None))):
+            self._reject("identity_key", "(a secret)", None)
+            self.identity_key = None
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> McpConfig:
         """Configuration from ``overrides``, where they say nothing from the environment, else the defaults."""
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            if overrides.get(field.name) is not None:
-                values[field.name] = overrides[field.name]
-            elif environ.get(variable_of(field.name)):
-                values[field.name] = environ[variable_of(field.name)]
+        for option in fields(cls):
+            if overrides.get(option.name) is not None:
+                values[option.name] = overrides[option.name]
+            elif environ.get(variable_of(option.name)):
+                values[option.name] = environ[variable_of(option.name)]
+        for name, value in _from_gateway(environ).items():
+            values.setdefault(name, value)
         return cls(**values)
+
+    def tells_more(self, environ: Mapping[str, str] = os.environ) -> bool:
+        """Whether anything besides the ordinary may have to be told of an ordinary message."""
+        if self.capture_content != NO_CONTENT or self.identity != "off" or self.baggage_attributes:
+            return True
+        return self.langfuse == "on" or (
+            self.langfuse == "auto" and any(LANGFUSE_PATH in environ.get(name, "") for name in OTLP_ENDPOINTS)
+        )
 
     def _reject(self, name: str, value: object, used: object) -> None:
         logger.warning("%s: %r is not understood, %r is used instead", variable_of(name), value, used)
 
-    def _choice(self, name: str, default: str, *others: str) -> str:
+    def _choice(self, name: str, default: str, *others: str, normal: Callable[[str], str] = str.lower) -> str:
         value: object = getattr(self, name)
-        normal = value.strip().lower() if isinstance(value, str) else value
-        if normal == default or normal in others:
-            return str(normal)
+        chosen = normal(value.strip()) if isinstance(value, str) else value
+        if chosen == default or chosen in others:
+            return str(chosen)
         self._reject(name, value, default)
         return default
 
@@ -77,12 +166,24 @@ class McpConfig:
         self._reject(name, value, False)
         return False
 
-    def _names(self, name: str, known: frozenset[str] | None = None) -> frozenset[str]:
+    def _number(self, name: str, default: int, *, least: int) -> int:
+        value: object = getattr(self, name)
+        try:
+            number = int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else -1
+        except ValueError:
+            number = -1
+        if number >= least:
+            return number
+        self._reject(name, value, default)
+        return default
+
+    def _names(self, name: str, known: frozenset[str] | None = None, separator: str = ",") -> frozenset[str]:
         value: Any = getattr(self, name)
-        parts = _strings(value.split(",") if isinstance(value, str) else value)
+        parts = _strings(value.split(separator) if isinstance(value, str) else value)
         if parts is None:
-            self._reject(name, value, "")
-            return frozenset()
+            default: Any = type(self).__dataclass_fields__[name].default
+            self._reject(name, value, ",".join(default))
+            return frozenset(default)
         names = frozenset(part.strip() for part in parts if part.strip())
         if known is not None and names - known:
             self._reject(name, ",".join(sorted(names - known)), ",".join(sorted(names & known)))
@@ -100,4 +201,30 @@ def _strings(value: Any) -> list[str] | None:
 
 def variable_of(field_name: str) -> str:
     """The environment variable behind a field of :class:`McpConfig`."""
+    if field_name == "capture_content":
+        return env.OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT
     return str(getattr(env, f"OTEL_INSTRUMENTATION_MCP_{field_name.upper()}"))
+
+
+def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the ContextForge gateway's own variables say, for what nobody said otherwise."""
+    found: dict[str, Any] = {}
+    for name, variable in (("redact_keys", "OTEL_REDACT_FIELDS"), ("max_payload", "OTEL_MAX_TRACE_PAYLOAD_SIZE")):
+        if environ.get(variable, "").strip():
+            found[name] = environ[variable]
+    if environ.get("OTEL_CAPTURE_IDENTITY_ATTRIBUTES", "").strip().lower() in _TRUE:
+        found["identity"] = "on"
+    langfuse = environ.get("OTEL_EMIT_LANGFUSE_ATTRIBUTES", "").strip().lower()
+    if langfuse in _TRUE | _FALSE:
+        found["langfuse"] = "on" if langfuse in _TRUE else "off"
+    inputs, outputs = (_captured_spans(environ.get(f"OTEL_CAPTURE_{way}_SPANS", "")) for way in ("INPUT", "OUTPUT"))
+    if inputs or outputs:
+        found["capture_content"] = SPAN_ONLY
+        found["capture_inputs"] = "*" if inputs else ()
+        found["capture_outputs"] = "*" if outputs else ()
+    return found
+
+
+def _captured_spans(names: str) -> bool:
+    """Whether a list of the gateway's span names has one whose payload is that of an MCP message."""
+    return not _GATEWAY_SPANS.isdisjoint(name.strip() for name in names.split(","))

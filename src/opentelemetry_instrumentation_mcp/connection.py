@@ -64,7 +64,8 @@ class HttpRequest(NamedTuple):
     """The HTTP request that carried a message to a server.
 
     ``context`` is the OpenTelemetry context of the task that serves this request, None if it is unknown;
-    ``headers`` are the ASGI pairs, lower-case names; ``transport`` is the library's object that answers the request.
+    ``headers`` are the ASGI pairs, lower-case names; ``transport`` is the library's object that answers the request;
+    ``user`` is who an authentication middleware found it to be from.
     """
 
     context: Any
@@ -75,6 +76,7 @@ class HttpRequest(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
     protocol: str = "http"
     transport: Any = None
+    user: Any = None
 
 
 class Prepared:
@@ -214,4 +216,5 @@ def http_request_of(
         scope.get("headers") or (),
         "http",
         transport,
+        scope.get("user"),
     )

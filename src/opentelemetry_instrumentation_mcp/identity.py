@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from . import semconv
 from .guard import report_once
+from .message import as_mapping
 
 OFF: Final = "off"
 ON: Final = "on"
@@ -61,6 +62,35 @@ class Identity(NamedTuple):
     enduser_scope: str | None = None
     enduser_role: str | None = None
     client_id: str | None = None
+
+
+def identity_of(user: object, session_id: str | None = None) -> Identity:
+    """What the user of an HTTP request says of itself; the token as such is not read.
+
+    Args:
+        user: ``scope["user"]`` of ASGI. That of the MCP SDK and FastMCP has an ``access_token`` with the OAuth client,
+            scopes, subject (RFC 7662) and claims (RFC 7519).
+        session_id: the session the request belongs to.
+    """
+    token = getattr(user, "access_token", None)
+    if token is None:
+        return Identity(session_id=session_id)
+    claims = as_mapping(getattr(token, "claims", None)) or {}
+    subject = _text(getattr(token, "subject", None)) or _text(claims.get("sub"))
+    scopes: Any = getattr(token, "scopes", None)
+    return Identity(
+        user_id=subject,
+        user_email=_text(claims.get("email")),
+        session_id=session_id,
+        auth_method="oauth",
+        enduser_id=subject,
+        enduser_scope=" ".join(str(scope) for scope in scopes) if isinstance(scopes, (list, tuple)) else None,
+        client_id=_text(getattr(token, "client_id", None)),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 @dataclass(frozen=True)

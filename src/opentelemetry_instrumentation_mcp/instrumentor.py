@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from .config import McpConfig
-from .guard import forget_reports, report
+from .guard import contained, forget_reports, report
 from .hooks import Patcher
 from .rivals import report_rivals
 from .targets import LIBRARIES, TARGETS
@@ -25,14 +25,15 @@ class McpInstrumentor(BaseInstrumentor):
         McpInstrumentor().instrument()
 
     Keyword arguments of ``instrument()``, all optional: ``tracer_provider``, ``meter_provider``,
-    ``request_hook(span, message)``, ``response_hook(span, message, outcome)``, and every field of
-    :class:`McpConfig`. What is not given comes from the environment, then from the defaults.
+    ``logger_provider``, ``request_hook(span, message)``, ``response_hook(span, message, outcome)``, and every field
+    of :class:`McpConfig`. What is not given comes from the environment, then from the defaults.
     """
 
     configuration = McpConfig
 
     _telemetry: Telemetry | None = None
     _patcher: Patcher | None = None
+    _restore: tuple[Callable[[], None], ...] = ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The libraries ``instrument()`` asks for; the bound is a pre-release so that pre-releases satisfy it."""
@@ -49,16 +50,39 @@ class McpInstrumentor(BaseInstrumentor):
                 kwargs.get("meter_provider"),
                 kwargs.get("request_hook"),
                 kwargs.get("response_hook"),
+                kwargs.get("logger_provider"),
             )
             disabled = frozenset(config.disabled_targets)
             targets = tuple(target for target in TARGETS if target.name not in disabled)
             self._telemetry.on_first_operation = partial(report_rivals, targets)
             self._patcher = Patcher(targets, self._telemetry, self._telemetry.is_active, LIBRARIES)
             self._patcher.apply()
+            self._clean_spans(config, kwargs.get("tracer_provider"))
         except Exception as error:
             report("instrument", error)
 
+    @contained("clean the spans of other libraries")
+    def _clean_spans(self, config: McpConfig, tracer_provider: Any) -> None:
+        if not config.clean_spans or self._telemetry is None:
+            return
+        from .clean_spans import DEFAULT_SCOPES, SpanCleaner, install
+
+        disclosure = self._telemetry.disclosure
+        cleaner = SpanCleaner(
+            disclosure.policy,
+            tuple(config.clean_spans_scopes) or DEFAULT_SCOPES,
+            keep_stacktraces=config.stacktraces,
+            error_text=config.error_text != "off",
+            identity=disclosure.identity_attribute,
+        )
+        # Other libraries use the global provider, whatever was given to us.
+        providers = [None] if tracer_provider is None else [tracer_provider, None]
+        self._restore = tuple(install(provider, cleaner) for provider in providers)
+
     def _uninstrument(self, **kwargs: Any) -> None:
+        for restore in self._restore:
+            restore()
+        self._restore = ()
         if self._telemetry is not None:
             self._telemetry.active = False
             self._telemetry.settle_dropped()

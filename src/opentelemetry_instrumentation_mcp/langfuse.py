@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from . import identity as who
 from . import semconv
+from .config import LANGFUSE_PATH
 
 AUTO: Final = "auto"
 ON: Final = "on"
@@ -31,7 +32,6 @@ TRACE_TAGS: Final = "langfuse.trace.tags"
 TRACE_USER: Final = "langfuse.user.id"
 TRACE_SESSION: Final = "langfuse.session.id"
 
-OTLP_PATH: Final = "/api/public/otel"
 MAX_ID: Final = 200
 """Characters; Langfuse drops longer session ids (and user ids)."""
 
@@ -92,7 +92,7 @@ def is_wanted(setting: str, endpoints: Iterable[str | None] = (), gateway_settin
 
 def _is_langfuse(endpoint: str) -> bool:
     try:
-        return OTLP_PATH in urlsplit(endpoint.strip()).path
+        return LANGFUSE_PATH in urlsplit(endpoint.strip()).path
     except ValueError:
         return False
 

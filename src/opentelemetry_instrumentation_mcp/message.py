@@ -12,7 +12,8 @@ from . import semconv
 class Message(NamedTuple):
     """A JSON-RPC request or notification of MCP.
 
-    ``request_id`` is None exactly for notifications; ``target`` is a tool or prompt name, ``uri`` a resource's.
+    ``request_id`` is None exactly for notifications; ``target`` is a tool or prompt name, ``uri`` a resource's;
+    ``arguments`` are those of a tool or prompt as they were sent, of any shape.
     """
 
     method: str
@@ -20,6 +21,7 @@ class Message(NamedTuple):
     target: str | None = None
     uri: str | None = None
     protocol_version: str | None = None
+    arguments: Any = None
 
     @property
     def is_request(self) -> bool:
@@ -47,12 +49,13 @@ TOOL_ERROR = Outcome(semconv.TOOL_ERROR)
 
 def describe(method: str, params: object, request_id: str | int | None = None) -> Message:
     """Describe a message from its raw ``params``, which may be of any shape a peer likes."""
-    target = uri = version = None
+    target = uri = version = arguments = None
     mapping = as_mapping(params)
     if mapping:
         field = semconv.TARGET_FIELDS.get(method)
         if field == "name":
             target = _text(mapping.get("name"))
+            arguments = mapping.get("arguments")
         elif field == "uri":
             uri = _text(mapping.get("uri"))
         elif field == "ref":
@@ -62,7 +65,7 @@ def describe(method: str, params: object, request_id: str | int | None = None) -
             claimed = meta.get(semconv.PROTOCOL_VERSION_META_KEY)
             if isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
                 version = claimed
-    return Message(method, request_id, target, uri, version)
+    return Message(method, request_id, target, uri, version, arguments)
 
 
 def describe_model(request: Any, request_id: str | int | None = None) -> Message:
@@ -72,17 +75,18 @@ def describe_model(request: Any, request_id: str | int | None = None) -> Message
     params = getattr(model, "params", None)
     if as_mapping(params) is not None:
         return describe(method, params, request_id)
-    target = uri = None
+    target = uri = arguments = None
     if params is not None:
         if method == "completion/complete":
             reference = getattr(params, "ref", None)
             target = _text(getattr(reference, "name", None)) if _is_prompt(getattr(reference, "type", None)) else None
         elif semconv.target_attribute(method) is not None:
             target = _text(getattr(params, "name", None))
+            arguments = getattr(params, "arguments", None)
         elif semconv.carries_uri(method):
             value = getattr(params, "uri", None)
             uri = None if value is None else str(value)
-    return Message(method, request_id, target, uri)
+    return Message(method, request_id, target, uri, None, arguments)
 
 
 def as_mapping(value: Any) -> Mapping[str, Any] | None:

@@ -40,6 +40,7 @@ class Operation:
         "owned",
         "owner",
         "prepared",
+        "result",
         "server",
         "settled",
         "span",
@@ -75,6 +76,8 @@ class Operation:
         self.settled = not measured and span is None
         self.outcome: Outcome | None = None
         """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
+        self.result: object = None
+        """The raw result, where it is wanted at the end."""
         self.dropped_ns: int | None = None
         """When it was dropped, in nanoseconds since the epoch; None if it was not."""
         self.owner: Any = None
@@ -103,6 +106,10 @@ class Operation:
             self._telemetry.finish(self, outcome, elapsed)
         except Exception as error:
             report("end an operation", error)
+
+    def note_exception(self, error: BaseException) -> None:
+        """Record what the method raised, if stack traces are wanted; never raises."""
+        self._telemetry.note_exception(self, error)
 
     def __del__(self) -> None:
         # The garbage collector may come while the SDK holds a lock: ending a span here could wait for it forever.
@@ -171,6 +178,7 @@ def traced(
                 raise
             except BaseException as error:
                 otel_context.detach(token)
+                operation.note_exception(error)
                 operation.conclude(read_error, error)
                 raise
             otel_context.detach(token)

@@ -186,8 +186,8 @@ def is_error(status_code: str, *, server: bool) -> bool:
     return not (server and status_code in CALLERS_FAULT)
 
 
-def status_text(status_code: str | None, message: str | None) -> str | None:
-    """A status description that cannot carry a payload: a phrase of the protocol or the SDK, never a handler's."""
+def protocol_phrase(status_code: str | None, message: str | None) -> str | None:
+    """A description of an error that cannot carry a payload: what protocol and SDKs say, never what a handler says."""
     if message is not None and message in PROTOCOL_PHRASES:
         return message
     return _PHRASE_OF_CODE.get(status_code) if status_code is not None else None

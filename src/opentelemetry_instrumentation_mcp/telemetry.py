@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from time import time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
@@ -19,9 +21,21 @@ from .cardinality import Admission
 from .config import McpConfig
 from .connection import Attributes, Connection, HttpRequest, Prepared, View
 from .guard import contained, report
-from .message import SUCCESS, Message, Outcome, as_mapping
+from .message import (
+    SUCCESS,
+    Message,
+    Outcome,
+    as_mapping,
+    is_cancellation,
+    outcome_of_exception,
+    outcome_of_result,
+)
 from .operation import Operation
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .disclosure import Disclosure
+    from .events import EventLog
 
 SCOPE = __name__.partition(".")[0]
 
@@ -31,6 +45,11 @@ ResponseHook = Callable[[Span, Message, Outcome], None]
 _MAX_NAMES = 1000
 _MAX_METHODS = 100
 _MAX_CODES = 100
+_MAX_FRAMES = 50
+_LISTINGS = frozenset({"tools/list", "prompts/list"})
+
+OPERATION_DETAILS = "gen_ai.client.inference.operation.details"
+"""The event of the GenAI conventions that holds content; for the execution of tools they have none of its own."""
 
 
 class Telemetry:
@@ -43,6 +62,7 @@ class Telemetry:
         meter_provider: metrics.MeterProvider | None = None,
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
+        logger_provider: Any = None,
     ) -> None:
         self.config = config or McpConfig()
         self.active = True
@@ -68,6 +88,7 @@ class Telemetry:
                 (semconv.SERVER_SESSION_DURATION, "The time an MCP session was open, seen by the server."),
             )
         )
+        self._logger_provider = logger_provider
         self._has_own_providers = tracer_provider is not None or meter_provider is not None
         self._configured = self._has_own_providers
         self._request_hook = request_hook
@@ -76,6 +97,8 @@ class Telemetry:
         """Called once, when the first span is about to be made: by then every instrumentation is in place."""
         self._excluded = frozenset(self.config.excluded_methods)
         self._reuses_tool_span = self.config.execute_tool_span == "reuse"
+        self._tells_more = self.config.tells_more() and bool(self._has_more_to_tell())
+        self._filters_baggage = "*" not in self.config.baggage_outbound
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
         self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
@@ -83,6 +106,23 @@ class Telemetry:
     def is_active(self) -> bool:
         """Whether wrappers of this instance do anything; False from ``uninstrument()`` on."""
         return self.active
+
+    @cached_property
+    def disclosure(self) -> Disclosure:
+        """What may be told besides the ordinary; loaded when there is something."""
+        from .disclosure import Disclosure
+
+        return Disclosure(self.config)
+
+    @contained("read what is to be told")
+    def _has_more_to_tell(self) -> bool:
+        return self.disclosure.tells_more
+
+    @cached_property
+    def _events(self) -> EventLog:
+        from .events import EventLog
+
+        return EventLog(SCOPE, self._logger_provider)
 
     def records(self) -> bool:
         """Whether spans or metrics go anywhere: an SDK is configured, or was given to ``instrument()``."""
@@ -98,7 +138,15 @@ class Telemetry:
 
     def context_to_propagate(self) -> Context | None:
         """What an outbound message without an operation carries: the current context, None if suppressed."""
-        return otel_context.get_current() if is_instrumentation_enabled() else None
+        return self.outbound(otel_context.get_current()) if is_instrumentation_enabled() else None
+
+    def outbound(self, context: Context) -> Context:
+        """``context`` with only such baggage as may leave with a message."""
+        if not self._filters_baggage or not context:
+            return context
+        from .baggage import BaggageRules, outbound_context
+
+        return outbound_context(BaggageRules(self.config.baggage_outbound), context)
 
     def carry(self, message: Message, connection: Connection) -> Operation | None:
         """An operation that does nothing but propagate the current context with an outbound ``message``."""
@@ -120,6 +168,8 @@ class Telemetry:
             native: the library makes a CLIENT span of its own for this message.
         """
         current = otel_context.get_current()
+        if self._filters_baggage:
+            current = self.outbound(current)
         if connection.claimed_version is not None and message.method == "notifications/initialized":
             # A client that goes on after initialize has accepted the revision.
             connection.protocol_version, connection.claimed_version = connection.claimed_version, None
@@ -137,6 +187,8 @@ class Telemetry:
                 outer.set_attributes(self._prepared(message, view).attributes)
                 if message.request_id is not None:
                     outer.set_attribute(semconv.REQUEST_ID, semconv.request_id_text(message.request_id))
+                if self._tells_more:
+                    self._tell_beginning(outer, message, current, None)
                 return Operation(self, message, connection, current, outer, server=False, owned=False)
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
@@ -188,6 +240,8 @@ class Telemetry:
         attributes = {**prepared.attributes}  # a copy, which samplers may change
         if message.request_id is not None:
             attributes[semconv.REQUEST_ID] = semconv.request_id_text(message.request_id)
+        if self._tells_more:
+            attributes = {**(self._baggage_attributes(parent) or {}), **attributes}
         span = self._tracer.start_span(
             prepared.span_name,
             parent,
@@ -198,13 +252,15 @@ class Telemetry:
             set_status_on_exception=False,
         )
         context = trace.set_span_in_context(span, parent)
+        if self._tells_more and span.is_recording():
+            self._tell_beginning(span, message, parent, http)
         if self._request_hook is not None and span.is_recording():
             self._call_hook("call request_hook", self._request_hook, span, message)
         return Operation(self, message, connection, context, span, server, http, prepared, view.attributes)
 
     def _prepared(self, message: Message, view: View) -> Prepared:
         """What this message has in common with others of its method and target, from the view if it is there."""
-        method, _, target, uri, _ = message
+        method, _, target, uri, *_ = message
         if view.prepared_by is not self:
             view.prepared_by, view.prepared = self, {}
         prepared = view.prepared.get((method, target, uri))
@@ -213,6 +269,65 @@ class Telemetry:
             prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view))
             view.prepare((method, target, uri), prepared)
         return prepared
+
+    @contained("promote baggage to attributes")
+    def _baggage_attributes(self, context: Context) -> Attributes:
+        return self.disclosure.baggage_attributes(context)
+
+    @contained("tell more of the beginning of a message")
+    def _tell_beginning(self, span: Span, message: Message, parent: Context, http: HttpRequest | None) -> None:
+        disclosure = self.disclosure
+        above = trace.get_current_span(parent).get_span_context()
+        is_local_root = not above.is_valid or above.is_remote
+        identity = disclosure.identity_attributes(http)
+        attributes = disclosure.without_trace_level(identity, local_root=is_local_root)
+        attributes.update(
+            disclosure.langfuse_at_start(
+                message, identity, local_root=is_local_root, remote_parent=above.is_valid and above.is_remote
+            )
+        )
+        if disclosure.on_spans and disclosure.captures_input(message):
+            attributes.update(disclosure.input_attributes(message))
+        if attributes:
+            span.set_attributes(attributes)
+
+    @contained("tell more of the end of a message")
+    def _tell_end(self, span: Span, operation: Operation, error_type: str | None) -> None:
+        disclosure, message = self.disclosure, operation.message
+        attributes = disclosure.langfuse_at_end(message, failed=error_type is not None)
+        if operation.result is not None and disclosure.on_spans:
+            attributes.update(disclosure.output_attributes(operation.result))
+        if attributes:
+            span.set_attributes(attributes)
+        if disclosure.in_events and (operation.result is not None or disclosure.captures_input(message)):
+            event = {**_event_attributes(message), **disclosure.event_attributes(message, operation.result)}
+            if error_type is not None:
+                event[semconv.ERROR_TYPE] = semconv.clean(error_type)
+            self._events.emit(OPERATION_DETAILS, event, operation.context)
+
+    @contained("record an exception")
+    def note_exception(self, operation: Operation, error: BaseException) -> None:
+        """Record what was raised as an event of the span, if stack traces are wanted."""
+        span = operation.span
+        if not self.config.stacktraces or operation.settled or span is None or is_cancellation(error):
+            return
+        lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-_MAX_FRAMES)
+        attributes = {
+            "exception.type": semconv.clean(outcome_of_exception(error).error_type or ""),
+            "exception.stacktrace": self.disclosure.stacktrace("".join(lines)),
+        }
+        if self.config.error_text != "off":
+            attributes["exception.message"] = self.disclosure.error_text(str(error)) or ""
+        span.add_event("exception", attributes)
+
+    def read_result(self, operation: Operation, result: object) -> Outcome:
+        """The outcome that a raw result tells; notes what of it is wanted later."""
+        message = operation.message
+        if message.method in _LISTINGS:
+            self.admit_names(message.method, result)
+        if self._tells_more and self.disclosure.captures_output(message):
+            operation.result = result
+        return outcome_of_result(message.method, result)
 
     def finish(self, operation: Operation, outcome: Outcome, elapsed: float) -> None:
         """Write the end of ``operation`` into its span and the duration (seconds) into its histogram."""
@@ -225,7 +340,9 @@ class Telemetry:
         view = connection.view(inbound=operation.server, http=operation.http, protocol_version=message.protocol_version)
         if span is not None:
             if (outcome is not SUCCESS or view.attributes is not operation.known_attributes) and span.is_recording():
-                _describe_end(span, operation, view, outcome, error_type)
+                self._describe_end(span, operation, view, outcome, error_type)
+            if self._tells_more and span.is_recording():
+                self._tell_end(span, operation, error_type)
             if self._response_hook is not None and span.is_recording():
                 self._call_hook("call response_hook", self._response_hook, span, message, outcome)
             if operation.owned:
@@ -239,6 +356,25 @@ class Telemetry:
         (self._server_duration if operation.server else self._client_duration).record(
             elapsed, attributes, operation.context
         )
+
+    def _describe_end(
+        self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
+    ) -> None:
+        known = operation.known_attributes
+        if known is not None and view.attributes is not known:
+            # What became known of the connection since the beginning: negotiated version, session id.
+            span.set_attributes({key: value for key, value in view.attributes.items() if key not in known})
+        if outcome.status_code is not None:
+            span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
+        if error_type is not None:
+            span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
+            span.set_status(Status(StatusCode.ERROR, self._status_text(outcome)))
+
+    def _status_text(self, outcome: Outcome) -> str | None:
+        phrase = semconv.protocol_phrase(outcome.status_code, outcome.text)
+        if not outcome.text or outcome.text == phrase or self.config.error_text == "off":
+            return phrase
+        return self.disclosure.error_text(outcome.text) or phrase
 
     def _attributes_of_success(self, operation: Operation, view: View) -> Attributes:
         attributes = self._metric_attributes(operation.message, view, None, None)
@@ -344,18 +480,6 @@ def _error_type_of(operation: Operation, outcome: Outcome) -> str | None:
     return error_type
 
 
-def _describe_end(span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None) -> None:
-    known = operation.known_attributes
-    if known is not None and view.attributes is not known:
-        # What became known of the connection since the beginning: negotiated version, session id.
-        span.set_attributes({key: value for key, value in view.attributes.items() if key not in known})
-    if outcome.status_code is not None:
-        span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
-    if error_type is not None:
-        span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
-        span.set_status(Status(StatusCode.ERROR, semconv.status_text(outcome.status_code, outcome.text)))
-
-
 def _outer_tool_span(message: Message, context: Context) -> Span | None:
     """The current span, if an agent framework opened it for the very tool that is called now."""
     span = trace.get_current_span(context)
@@ -372,9 +496,19 @@ def _outer_tool_span(message: Message, context: Context) -> Span | None:
     return None
 
 
+def _event_attributes(message: Message) -> dict[str, Any]:
+    attributes: dict[str, Any] = {semconv.METHOD: semconv.clean(message.method)}
+    if message.method == "tools/call":
+        attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
+    attribute = semconv.target_attribute(message.method)
+    if message.target and attribute is not None:
+        attributes[attribute] = semconv.clean(message.target)
+    return attributes
+
+
 def _attributes(message: Message, view: View) -> Attributes:
     """What the attributes of all messages of this method and target have in common."""
-    method, _, target, uri, _ = message
+    method, _, target, uri, *_ = message
     attributes: Attributes = {semconv.METHOD: semconv.clean(method), **view.attributes}
     if method == "tools/call":
         attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL

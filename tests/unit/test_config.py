@@ -40,7 +40,7 @@ def test_defaults(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_every_option_has_its_variable() -> None:
-    registered = {name for name in vars(environment_variables) if name.startswith(PREFIX)}
+    registered = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
     assert {variable_of(field.name) for field in fields(McpConfig)} == registered
     for name in registered:
         assert getattr(environment_variables, name) == name
@@ -143,6 +143,44 @@ def test_a_value_of_the_wrong_type_gets_one_warning(field: str, value: Any, capl
     assert variable_of(field) in warning
 
 
+FREE_TEXT = {"identity_key", "pii_detector"}
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "s3cret-key-of-hashes" not in repr(McpConfig(identity="hashed", identity_key="s3cret-key-of-hashes"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"OTEL_REDACT_FIELDS": "pin, iban"}, {"redact_keys": frozenset({"pin", "iban"})}),
+        ({"OTEL_MAX_TRACE_PAYLOAD_SIZE": "4096"}, {"max_payload": 4096}),
+        (
+            {"OTEL_CAPTURE_INPUT_SPANS": "tool.invoke,llm.chat"},
+            {"capture_content": "SPAN_ONLY", "capture_inputs": frozenset({"*"}), "capture_outputs": frozenset()},
+        ),
+        (
+            {"OTEL_CAPTURE_OUTPUT_SPANS": "prompt.render"},
+            {"capture_content": "SPAN_ONLY", "capture_inputs": frozenset(), "capture_outputs": frozenset({"*"})},
+        ),
+        ({"OTEL_CAPTURE_INPUT_SPANS": "llm.chat"}, {"capture_content": "NO_CONTENT"}),
+        ({"OTEL_CAPTURE_IDENTITY_ATTRIBUTES": "true"}, {"identity": "on"}),
+        ({"OTEL_CAPTURE_IDENTITY_ATTRIBUTES": "false"}, {"identity": "off"}),
+        ({"OTEL_EMIT_LANGFUSE_ATTRIBUTES": "1"}, {"langfuse": "on"}),
+        ({"OTEL_EMIT_LANGFUSE_ATTRIBUTES": "false"}, {"langfuse": "off"}),
+        ({"OTEL_EMIT_LANGFUSE_ATTRIBUTES": "true", PREFIX + "LANGFUSE": "off"}, {"langfuse": "off"}),
+        ({"OTEL_REDACT_FIELDS": "pin", PREFIX + "REDACT_KEYS": "iban"}, {"redact_keys": frozenset({"iban"})}),
+        ({"OTEL_REDACT_FIELDS": " "}, {"redact_keys": frozenset()}),
+    ],
+)
+def test_the_gateway_s_variables_count_where_ours_are_not_set(
+    environ: dict[str, str], expected: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = McpConfig.load(NOTHING, environ)
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert warnings_of(caplog) == []
+
+
 @given(st.sampled_from([field.name for field in fields(McpConfig)]), st.text(min_size=1))
 @settings(
     derandomize=True,
@@ -154,7 +192,7 @@ def test_a_value_of_the_wrong_type_gets_one_warning(field: str, value: Any, capl
 def test_any_text_is_a_value_or_one_warning(caplog: pytest.LogCaptureFixture, field: str, text: str) -> None:
     caplog.clear()
     value = getattr(McpConfig.load(NOTHING, {variable_of(field): text}), field)
-    assert type(value) is type(getattr(McpConfig(), field))
+    assert type(value) is type(getattr(McpConfig(), field)) or field in FREE_TEXT
     assert len(warnings_of(caplog)) <= 1
     if field != "excluded_methods" and not warnings_of(caplog):
         assert text.strip().lower() in {"1", "true", "yes", "on", "0", "false", "no", "off"} or text.strip(" ,").lower()

@@ -23,7 +23,6 @@ from ..message import (
     describe,
     meta_of,
     outcome_of_error,
-    outcome_of_result,
 )
 from ..operation import Operation, outcome_of_failure, traced
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
@@ -160,14 +159,11 @@ class Taps:
         return operation if request_id is None else None
 
     def _read_answer(self, operation: Operation, root: Any) -> Outcome:
-        method = operation.message.method
         if type(root).__name__ == "JSONRPCError":
             error = root.error
             outcome = outcome_of_error(error.code, error.message)
             return outcome._replace(error_type=CANCELLED.error_type) if operation.outcome is CANCELLED else outcome
-        if method in ("tools/list", "prompts/list"):
-            self.telemetry.admit_names(method, root.result)
-        return outcome_of_result(method, root.result)
+        return self.telemetry.read_result(operation, root.result)
 
     def _cancelling(self, params: Any) -> None:
         operation = self.outbound.get((as_mapping(params) or {}).get("requestId"))

@@ -17,9 +17,6 @@ INTERNAL_ERROR = -32603
 INVALID_PARAMS = -32602
 
 
-LISTINGS = frozenset({"tools/list", "prompts/list"})
-
-
 class NotTraced:
     """Takes the place of an operation where it was decided that there is none, so that nobody begins one again."""
 

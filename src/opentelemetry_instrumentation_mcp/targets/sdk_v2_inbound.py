@@ -23,7 +23,6 @@ from ..message import (
     meta_of,
     outcome_of_error,
     outcome_of_exception,
-    outcome_of_result,
 )
 from ..operation import Operation, traced
 from ..telemetry import Telemetry
@@ -33,7 +32,6 @@ from .sdk_v2_common import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
-    LISTINGS,
     NOT_TRACED,
     OPERATION,
     connection_of,
@@ -82,8 +80,9 @@ def _observed_handler(telemetry: Telemetry, operation: Operation, dctx: Any, on_
             result = await on_request(*args, **kwargs)
         except BaseException as error:
             operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
+            operation.note_exception(error)
             raise
-        operation.outcome = _outcome_for_receiver(telemetry, operation, result)
+        operation.outcome = _read_result(telemetry, operation, result)
         return result
 
     return observed
@@ -111,11 +110,8 @@ def _outcome_of_handler(error: BaseException, dctx: Any, *, unhandled_code: int)
 
 
 @contained("read a result")
-def _outcome_for_receiver(telemetry: Telemetry, operation: Operation, result: Any) -> Outcome:
-    method = operation.message.method
-    if method in LISTINGS:
-        telemetry.admit_names(method, result)
-    return outcome_of_result(method, result)
+def _read_result(telemetry: Telemetry, operation: Operation, result: Any) -> Outcome:
+    return telemetry.read_result(operation, result)
 
 
 def dispatch_notification(telemetry: Telemetry) -> Any:
@@ -248,7 +244,7 @@ def _handle_at_endpoint(
         return operation
 
     def read_result(operation: Operation, result: Any) -> Outcome | None:
-        return _outcome_for_receiver(telemetry, operation, result) or SUCCESS
+        return telemetry.read_result(operation, result)
 
     def read_error(operation: Operation, error: BaseException) -> Outcome | None:
         return _outcome_of_handler(error, operation.owner, unhandled_code=INTERNAL_ERROR) or SUCCESS

@@ -22,12 +22,11 @@ from ..message import (
     meta_of,
     outcome_of_error,
     outcome_of_exception,
-    outcome_of_result,
 )
 from ..operation import Operation, ReadResult, outcome_of_failure, traced
 from ..telemetry import Telemetry
 from .arguments import argument, leading, with_argument
-from .sdk_v2_common import CONNECTION_CLOSED, LISTINGS, REQUEST_TIMEOUT, connection_of, error_code, operation_of
+from .sdk_v2_common import CONNECTION_CLOSED, REQUEST_TIMEOUT, connection_of, error_code, operation_of
 from .sdk_v2_rounds import Rounds
 from .transports import is_dropped
 
@@ -65,11 +64,8 @@ def send_raw_request(telemetry: Telemetry) -> Any:
 
 def _result_reader(telemetry: Telemetry, rounds: Rounds) -> ReadResult:
     def read(operation: Operation, result: Any) -> Outcome:
-        method = operation.message.method
-        if method in LISTINGS:
-            telemetry.admit_names(method, result)
         rounds.remember(operation, result)
-        return outcome_of_result(method, result)
+        return telemetry.read_result(operation, result)
 
     return read
 
@@ -193,7 +189,7 @@ def inject_trace_context(telemetry: Telemetry) -> Any:
         def function(*args: Any, **kwargs: Any) -> Any:
             if not telemetry.active:
                 return call(*args, **kwargs)
-            context = otel_context.get_current()
+            context = telemetry.outbound(otel_context.get_current())
             if context:
                 try:
                     propagation.inject(args[0] if args else kwargs["meta"], context)
