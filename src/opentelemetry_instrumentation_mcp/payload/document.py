@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from .data import MASK, fold, load
+from .data import MASK, load
 from .keys import Names
 from .ledger import Ledger
 from .text import Text
 from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
-_OPENERS = ("{", "[", '"')
-_SHORTEST = 5  # pw=x
-_SHORTEST_TOKEN = 20
 _LONGEST_ESCAPE = 6
-
-
 _decode = json.JSONDecoder(object_pairs_hook=Members, strict=False).decode
 
 
@@ -45,8 +40,7 @@ class Documents:
         return self._bounded(value, limit)[1]
 
     def _bounded(self, value: object, limit: int) -> tuple[Any, str]:
-        tree, ledger = self._tree(value, limit + self._slack, 0)
-        text = _encode(tree)
+        tree, text, ledger = self._tree(value, limit + self._slack, 0)
         if not ledger.cut and len(text) <= limit:
             return tree, text
         return self._wrapped(text, None if ledger.cut else len(text), limit)
@@ -56,7 +50,7 @@ class Documents:
         room = limit - len(_encode(wrapper))
         preview = _fitting(text, room)
         for _ in range(4):
-            settled = self.string(preview, 0)
+            settled = self.string(preview)
             if settled == preview:
                 break
             preview = _fitting(settled, room)
@@ -65,34 +59,37 @@ class Documents:
         wrapper["_preview"] = preview
         return wrapper, _encode(wrapper)
 
-    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, Ledger]:
+    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
         ledger = Ledger()
         tree = Tree(self._names, self._key, room, ledger).build(value)
-        if self._text.is_suspicious(_encode(tree)):
-            tree = self._cleaned(tree, nesting, ledger)
-        return tree, ledger
+        suspects = self._text.suspects(ledger.texts)
+        if suspects or ledger.has_cut_text:
+            tree = self._cleaned(tree, suspects, nesting, ledger)
+        return tree, _encode(tree), ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
-    def _cleaned(self, tree: Any, nesting: int, ledger: Ledger) -> Any:
+    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger) -> Any:
         cls = type(tree)
-        if cls is str or cls is CutStr:
-            if len(tree) < _SHORTEST or (len(tree) < _SHORTEST_TOKEN and tree.isalnum()):
+        if cls is str:
+            if tree not in suspects:
                 return tree
-            text = self.string(tree, nesting, cut=cls is CutStr)
+            text = self.string(tree, nesting)
             ledger.masked += text != tree
             return text
+        if cls is CutStr:
+            return self.string(tree, nesting, cut=True)
         if cls is dict:
-            return {key: self._cleaned(item, nesting, ledger) for key, item in tree.items()}
+            return {key: self._cleaned(item, suspects, nesting, ledger) for key, item in tree.items()}
         if cls is list:
-            return [self._cleaned(item, nesting, ledger) for item in tree]
+            return [self._cleaned(item, suspects, nesting, ledger) for item in tree]
         return tree
 
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
         """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""
-        if not cut and text.lstrip()[:1] in _OPENERS and self._text.holds_labels(fold(text)):
+        if not cut and self._text.may_be_document(text):
             cleaned = self._parsed(text, nesting)
             if cleaned is not None:
                 return cleaned
@@ -110,10 +107,10 @@ class Documents:
             return None
         if nesting >= self._nested:
             return MASK
-        tree, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
+        _, cleaned, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
         if ledger.cut:
             return MASK
-        return _encode(tree) if ledger.masked else text
+        return cleaned if ledger.masked else text
 
 
 def _fitting(text: str, room: int) -> str:

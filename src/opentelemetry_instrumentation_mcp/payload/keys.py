@@ -49,7 +49,8 @@ def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] not in "su" else word
 
 
-def words_of(name: str) -> list[str]:
+@lru_cache(maxsize=_CACHED_NAMES)
+def words_of(name: str) -> tuple[str, ...]:
     """The words of ``name`` in lower case: split at case changes, digits and everything that is not a letter."""
     limit = load()["limits"]["name"]
     if len(name) > limit:
@@ -67,7 +68,7 @@ def words_of(name: str) -> list[str]:
         found += [segment] if fragments > 1 and fragments * 2 >= len(pieces) else pieces
         if any(character.isdigit() for character in segment[1:-1]) and not segment.isdigit():
             found += _leet(segment)
-    return [word.lower() for word in found if not word.isdigit()]
+    return tuple(word.lower() for word in found if not word.isdigit())
 
 
 def _leet(segment: str) -> list[str]:
@@ -75,7 +76,7 @@ def _leet(segment: str) -> list[str]:
     return [read] if read != segment.lower() and _vocabulary().glued.search(read) else []
 
 
-def _is_count(words: list[str], index: int) -> bool:
+def _is_count(words: tuple[str, ...], index: int) -> bool:
     """Whether the ``token`` at ``index`` is a unit: ``max_tokens``, ``tokens_used``, ``input_tokens``."""
     vocabulary = _vocabulary()
     others = words[:index] + words[index + 1 :]
@@ -93,7 +94,7 @@ def _is_glued(word: str) -> bool:
     return not (owner in vocabulary.counting_plural and word != owner)
 
 
-def grade_of(words: list[str]) -> int:
+def grade_of(words: tuple[str, ...]) -> int:
     """The grade of a name of these words."""
     vocabulary = _vocabulary()
     if len(words) > _LONG_SENTENCE:
@@ -118,7 +119,7 @@ def grade_of(words: list[str]) -> int:
     return _soft_grade(words)
 
 
-def _soft_grade(words: list[str]) -> int:
+def _soft_grade(words: tuple[str, ...]) -> int:
     vocabulary = _vocabulary()
     last = words[-1]
     if last == "pass" and len(words) > 1:
@@ -163,7 +164,7 @@ class Names:
                 return PLAIN
         return grade_of(words)
 
-    def _is_redacted(self, words: list[str], key: str) -> bool:
+    def _is_redacted(self, words: tuple[str, ...], key: str) -> bool:
         if key in self._redact_compact:
             return True
         singles = [singular(word) for word in words]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from .data import load
 from .keys import SENSITIVE, SOFT, Names, is_tally, singular, words_of
@@ -33,8 +34,20 @@ _VALUE_FIRST = re.compile(
     r"[\w-]{1,20}(?:\\*[\"'])?\s{0,4}:\s{0,8}(?:\\*[\"'])$",
     re.DOTALL,
 )
+_NAME_MEMBER = re.compile(r"(?:name|key|header|field)\\*[\"']?\s{0,4}:\s{0,8}\\*[\"']$")
+_REST = re.compile(r"[\w.-]{0,64}")
 _BACK = 512
+_CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the value of a label may be: several words, the rest of the line, a count."""
+
+    several: bool
+    line: bool
+    number: bool
 
 
 class Labels:
@@ -44,6 +57,7 @@ class Labels:
         policy = load()
         self._names = names
         self._values = Values()
+        self._kinds: dict[str, _Kind] = {}
         self._stems = [*policy["text"]["stems"], *sorted(names.stems - set(policy["text"]["stems"]))]
         self._before_equals: list[str] = policy["text"]["stems_before_equals"]
         self._quoted: list[str] = policy["text"]["stems_quoted"]
@@ -139,7 +153,7 @@ class Labels:
 
     def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str]) -> int:
         label = scan.low[start:name_end].strip("-._")
-        words = [singular(word) for word in words_of(scan.text[start:name_end])] or [label]
+        kind = self._kinds.get(label) or self._kind_of(label, scan.text[start:name_end])
         closing = after.group(2)
         value = after.end()
         if _is_directory(scan.text, start, name_end, value):
@@ -148,12 +162,20 @@ class Labels:
             scan,
             value,
             label=label,
-            several=not self._multiword.isdisjoint(words) or any(word.endswith("password") for word in words),
-            line=words[-1] in self._whole_line and not closing.strip("*_]"),
-            number=is_tally(label),
+            several=kind.several,
+            line=kind.line and not closing.strip("*_]"),
+            number=kind.number,
             document='"' in closing or "'" in closing,
         )
         return max(end, name_end)
+
+    def _kind_of(self, label: str, name: str) -> _Kind:
+        words = [singular(word) for word in words_of(name)] or [label]
+        several = not self._multiword.isdisjoint(words) or words[-1].endswith("password")
+        kind = _Kind(several, words[-1] in self._whole_line, is_tally(label))
+        if len(self._kinds) < _CACHED_LABELS:
+            self._kinds[label] = kind
+        return kind
 
     def _grade_of_several(self, scan: Scan, start: int, end: int) -> int:
         """The grade of a name written in words: ``api key``, ``Client Secret``."""
@@ -227,10 +249,10 @@ class Labels:
                 and self._grade(scan, start, listed.end(1))
             ):
                 return max(listed.end(1), self._values.mask(scan, listed.end()))
-        first = _VALUE_FIRST.search(text, max(0, start - _BACK), start)
-        if first and first.group(1).lower() in self._pair_values:
-            rest = re.compile(r"[\w.-]{0,64}").match(low, position)
-            if rest and self._grade(scan, start, rest.end()):
+        if _NAME_MEMBER.search(low, max(0, start - 40), start):
+            first = _VALUE_FIRST.search(text, max(0, start - _BACK), start)
+            rest = _REST.match(low, position)
+            if first and rest and first.group(1).lower() in self._pair_values and self._grade(scan, start, rest.end()):
                 scan.mask(first.start(3), first.end(3))
                 return rest.end()
         return position

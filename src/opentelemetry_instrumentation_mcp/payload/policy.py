@@ -174,7 +174,7 @@ class Policy:
             return False
         if not self.is_sensitive(key):
             return False
-        return not (issubclass(type(value), (int, float)) and words_of(key)[-1:] == ["tokens"])
+        return not (issubclass(type(value), (int, float)) and words_of(key)[-1:] == ("tokens",))
 
     def _attribute_item(self, key: str, value: object) -> object:
         cls = type(value)

@@ -190,10 +190,9 @@ def _key_blocks(scan: Scan) -> None:
         end = _PEM_END.search(text, begin.end())
         position = end.end() if end else len(text)
         scan.mask(begin.start(), position)
-    if position < len(text):
-        first = _PEM_END.search(text, position)
-        if first:
-            scan.mask(_start_of_block(text, position, first.start()), first.end())
+    for end in _PEM_END.finditer(text, position):
+        scan.mask(_start_of_block(text, position, end.start()), end.end())
+        position = end.end()
 
 
 def _start_of_block(text: str, earliest: int, position: int) -> int:

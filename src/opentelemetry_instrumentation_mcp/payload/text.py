@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 from .data import CUT, INVISIBLE, MASK, fold, load
 from .keys import Names
 from .labels import Labels
-from .scan import Scan, replace
+from .scan import Scan, occurrences, replace
 from .shapes import Shapes
 from .urls import Urls
 
@@ -18,7 +20,13 @@ Detector = Callable[[str], Iterable[tuple[int, int]]]
 _logger = logging.getLogger("opentelemetry_instrumentation_mcp")
 _URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+.-")
-_DSN = re.compile(r"[^\s:@/\"'=]{1,64}:([^\s\"']{1,128})@(?:tcp|unix|udp)?\(")
+_DSN = ("@tcp(", "@unix(", "@(")
+_MAX_USER_INFO = 256
+_LONG = 2_048
+_SHORTEST = 5  # pw=x
+_SHORTEST_DOCUMENT = 8  # {"pw":1}
+_BLANK = (" ", "\n", "\t", "\r")
+_DOCUMENT = {"{": "}", "[": "]", '"': '"'}
 _MAX_SCHEME = 32
 _ROUNDS = 4
 _TAIL = " \t\n\r"
@@ -47,26 +55,23 @@ class Text:
         """The rules for URLs."""
         return self._urls
 
-    def holds_labels(self, low: str) -> bool:
-        """Whether the folded text ``low`` may hold a label of a secret in a document."""
-        return bool(self._labels.document_stems_in(low) or self._patterns or self._detector)
+    def may_be_document(self, text: str) -> bool:
+        """Whether ``text`` looks like JSON and may hold a sensitive name."""
+        trimmed = text.strip() if text[:1] in _BLANK or text[-1:] in _BLANK else text
+        if _DOCUMENT.get(trimmed[:1]) != trimmed[-1:] or len(trimmed) < _SHORTEST_DOCUMENT:
+            return False
+        return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
-    def is_suspicious(self, document: str) -> bool:
-        """Whether strings in the JSON text ``document`` may hold secrets; a cheap look at all of them at once."""
+    def suspects(self, texts: list[str]) -> set[str]:
+        """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is."""
         if self._patterns or self._detector:
-            return True
-        low = fold(document)
-        if self._labels.document_stems_in(low.replace("\\", "") if '\\"' in low else low) or "\\u" in low:
-            return True
-        scan = Scan(document, low)
-        if "://" in document:
-            if "@" in document and "\\" in document:
-                return True
-            self._find_urls(scan, 0)
-        self._shapes.find(scan)
-        if not document.isascii() and INVISIBLE.search(document):
-            return True
-        return bool(scan.spans) or any(literal in low for literal in ("identified by", "=", "@tcp(", "@unix(", "@("))
+            return set(texts)
+        found = {text for text in texts if len(text) > _LONG or self.may_be_document(text)}
+        short = [text for text in texts if len(text) >= _SHORTEST and text not in found]
+        ends = list(accumulate(len(text) + 1 for text in short))
+        for start, end, _ in self._find("\n".join(short), cut=False):
+            found.update(short[bisect_right(ends, start) : bisect_left(ends, end) + 1])
+        return found
 
     def clean(self, text: str, *, cut: bool = False) -> str:
         """``text`` with its secrets replaced by the mask.
@@ -102,12 +107,11 @@ class Text:
         stems = self._labels.stems_in(scan.low)
         if stems:
             self._labels.find(scan, stems)
-        if "://" in text:
+        if "/" in text and "://" in text:
             self._find_urls(scan, depth)
         self._shapes.find(scan)
         if "@" in text and "(" in text:
-            for match in _DSN.finditer(text):
-                scan.mask(match.start(1), match.end(1))
+            _find_dsn(scan)
         for pattern in self._patterns:
             for match in pattern.finditer(text):
                 if match.group().strip("*"):
@@ -148,6 +152,17 @@ class Text:
                     scan.mask(start, end)
         except Exception:
             scan.mask(0, len(scan.text))
+
+
+def _find_dsn(scan: Scan) -> None:
+    """``user:password@tcp(host)``: data source names without a scheme."""
+    for mark in _DSN:
+        for at in occurrences(scan.low, mark):
+            start = max(0, at - _MAX_USER_INFO)
+            begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
+            colon = scan.text.find(":", begin or start, at)
+            if colon > 0:
+                scan.mask(colon + 1, at)
 
 
 def _compiled(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:

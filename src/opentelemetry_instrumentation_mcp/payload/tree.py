@@ -89,11 +89,17 @@ class Tree:
         length = str.__len__(value)
         if length <= self._room:
             self._room -= length + 3
-            return well_formed(value if type(value) is str else str.__getitem__(value, slice(0, length)))
+            text = well_formed(value if type(value) is str else str.__getitem__(value, slice(0, length)))
+            self._ledger.texts.append(text)
+            return text
         self._ledger.cut = True
         piece = str.__getitem__(value, slice(0, max(0, self._room) + self._slack))
         self._room = -1
-        return CutStr(well_formed(piece)) if len(piece) < length else well_formed(piece)
+        return self._cut(piece)
+
+    def _cut(self, piece: str) -> CutStr:
+        self._ledger.has_cut_text = True
+        return CutStr(well_formed(piece))
 
     def _number(self, value: float) -> Any:
         self._room -= 8
@@ -122,7 +128,7 @@ class Tree:
             return self._marks["bytes"]
         if length > window:
             self._ledger.cut, self._room = True, -1
-            return CutStr(text)
+            return self._cut(text)
         return self._string(text)
 
     def _container(self, value: Any, depth: int) -> Any:

@@ -32,7 +32,8 @@ class Values:
         self._placeholder = limits["placeholder"]
         self._words = limits["words_of_value"]
         self._plain = frozenset(text["plain_values"])
-        self._plain_patterns = [re.compile(pattern) for pattern in text["plain_patterns"]]
+        self._placeholders = re.compile("|".join(text["placeholders"]))
+        self._program = re.compile("|".join(text["placeholders"] + text["program"]))
 
     def mask(
         self,
@@ -101,14 +102,14 @@ class Values:
         ):
             return True
         full = scan.text[start:whole] if whole - start <= self._placeholder else value
-        return any(pattern.match(value) or pattern.match(full) for pattern in self._plain_patterns)
+        return bool(self._program.match(value) or (whole > end and self._program.match(full)))
 
     def _quoted(self, scan: Scan, quote: re.Match[str], label: str) -> int:
         text, start = scan.text, quote.end()
         end, after = self._closing(scan, quote)
         inner = text[start : min(end, start + self._placeholder)]
         if end - start < self._placeholder and (
-            not inner.strip("* ") and "*" not in inner or any(p.match(inner) for p in self._plain_patterns[:7])
+            not inner.strip("* ") and "*" not in inner or self._placeholders.match(inner)
         ):
             return start
         scan.steps += end - start
