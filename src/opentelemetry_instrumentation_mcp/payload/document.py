@@ -1,0 +1,126 @@
+"""Documents: any object, or a JSON text, as a cleaned and bounded tree of plain values and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from .data import MASK, load
+from .keys import Names
+from .ledger import Ledger
+from .text import Text
+from .tree import CutStr, Members, Tree
+
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_LONGEST_ESCAPE = 6
+_decode = json.JSONDecoder(object_pairs_hook=Members, strict=False).decode
+
+
+class Documents:
+    """Cleans documents with the rules of ``names`` and ``text``."""
+
+    def __init__(self, names: Names, text: Text) -> None:
+        limits = load()["limits"]
+        self._names = names
+        self._text = text
+        self._slack: int = limits["slack"]
+        self._nested: int = limits["nested_documents"]
+        self._name: int = limits["name"]
+
+    def structured(self, value: object, limit: int) -> Any:
+        """``value`` as plain values whose JSON is at most ``limit`` characters long.
+
+        What is longer becomes ``{"_truncated": true, "_original_size": n, "_preview": "..."}``, where n is the length
+        of the whole cleaned JSON, or null if it was too long to be looked at.
+        """
+        return self._bounded(value, limit)[0]
+
+    def json(self, value: object, limit: int) -> str:
+        """The JSON text of ``structured``."""
+        return self._bounded(value, limit)[1]
+
+    def _bounded(self, value: object, limit: int) -> tuple[Any, str]:
+        tree, text, ledger = self._tree(value, limit + self._slack, 0)
+        if not ledger.cut and len(text) <= limit:
+            return tree, text
+        return self._wrapped(text, None if ledger.cut else len(text), limit)
+
+    def _wrapped(self, text: str, size: int | None, limit: int) -> tuple[Any, str]:
+        wrapper: dict[str, Any] = {"_truncated": True, "_original_size": size, "_preview": ""}
+        room = limit - len(_encode(wrapper))
+        preview = _fitting(text, room)
+        for _ in range(4):
+            settled = self.string(preview)
+            if settled == preview:
+                break
+            preview = _fitting(settled, room)
+        else:
+            preview = MASK
+        wrapper["_preview"] = preview
+        return wrapper, _encode(wrapper)
+
+    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
+        ledger = Ledger()
+        tree = Tree(self._names, self._key, room, ledger).build(value)
+        suspects = self._text.suspects(ledger.texts)
+        if suspects or ledger.has_cut_text:
+            tree = self._cleaned(tree, suspects, nesting, ledger)
+        return tree, _encode(tree), ledger
+
+    def _key(self, name: str) -> str:
+        cleaned = self._text.clean(name)
+        return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
+
+    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger) -> Any:
+        cls = type(tree)
+        if cls is str:
+            if tree not in suspects:
+                return tree
+            text = self.string(tree, nesting)
+            ledger.masked += text != tree
+            return text
+        if cls is CutStr:
+            return self.string(tree, nesting, cut=True)
+        if cls is dict:
+            return {key: self._cleaned(item, suspects, nesting, ledger) for key, item in tree.items()}
+        if cls is list:
+            return [self._cleaned(item, suspects, nesting, ledger) for item in tree]
+        return tree
+
+    def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
+        """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""
+        if not cut and self._text.may_be_document(text):
+            cleaned = self._parsed(text, nesting)
+            if cleaned is not None:
+                return cleaned
+        return self._text.clean(text, cut=cut)
+
+    def _parsed(self, text: str, nesting: int) -> str | None:
+        """The JSON text ``text`` cleaned, itself if there is nothing to clean, None if it is none."""
+        try:
+            value = _decode(text)
+        except (ValueError, RecursionError):
+            return None
+        if type(value) is str and _encode(value) == text:
+            return None
+        if type(value) is not list and type(value) is not Members and type(value) is not str:
+            return None
+        if nesting >= self._nested:
+            return MASK
+        _, cleaned, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
+        if ledger.cut:
+            return MASK
+        return cleaned if ledger.masked else text
+
+
+def _fitting(text: str, room: int) -> str:
+    """The longest beginning of ``text`` that takes at most ``room`` characters inside of a JSON string."""
+    escaped = _encode(text[:room])[1:-1]
+    if len(escaped) <= room:
+        return text[:room]
+    for missing in range(_LONGEST_ESCAPE + 1):
+        try:
+            return cast("str", json.loads(f'"{escaped[: room - missing]}"'))
+        except ValueError:  # cut inside of an escape sequence
+            continue
+    return ""

@@ -1,0 +1,206 @@
+"""Secrets that need no label: tokens known by their shape, key blocks, authorization schemes, password hashes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .data import load
+from .scan import Scan
+
+# Tokens are long runs of these; in plain prose there is none, which one translated copy of the text tells.
+_RUN_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~"
+_RUN = 20
+_RUN_TABLE = [" "] * 128
+for _character in _RUN_CHARACTERS:
+    _RUN_TABLE[ord(_character)] = "a"
+_RUN_MAP = "".join(_RUN_TABLE)
+_PARTS = re.compile(r"[_.~-]+(?=[A-Za-z0-9])")
+_BEFORE = 24
+
+_BEARER = re.compile(r"bearer(?:[ \t=:+]|%20|\\t)+(?:\\*[\"'])?([\w.~+/=*%-]+)")
+_BASIC = re.compile(r"basic(?:[ \t]|%20)+(?:\\*[\"'])?([A-Za-z0-9+/=_*-]{4,})")
+_SHORT_WORD = 3
+_SCHEME_BEFORE = re.compile(r"([a-z][a-z-]{3,11})(?:[ \t]|%20){1,4}[\"']?$")
+
+_PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_LINE = re.compile(r"(?:[A-Za-z0-9+/=]{1,80}|[A-Za-z-]{1,20}: [^\n]{0,120})?[ \t\r]*")
+
+
+@dataclass(frozen=True)
+class _Shape:
+    pattern: re.Pattern[str]
+    before: str
+    digit: bool
+    pair: re.Pattern[str] | None
+
+
+class Shapes:
+    """The token shapes of the policy, found by their first letters at the beginning of the parts of long runs."""
+
+    def __init__(self) -> None:
+        self._by_head: dict[str, list[_Shape]] = defaultdict(list)
+        self._inside: list[tuple[str, re.Pattern[str]]] = []
+        for shape in load()["shapes"]:
+            pattern = re.compile(shape["pattern"])
+            if "inside" in shape:
+                self._inside.append((shape["inside"], pattern))
+                continue
+            pair = re.compile(shape["pairs_with"]) if "pairs_with" in shape else None
+            compiled = _Shape(pattern, shape.get("before", ""), shape.get("digit", False), pair)
+            for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
+                self._by_head[head].append(compiled)
+        self._patterns = [(entry["gate"], re.compile(entry["pattern"])) for entry in load()["patterns"]]
+        text = load()["text"]
+        self._words_after_scheme = frozenset(text["words_after_scheme"])
+        self._schemes = frozenset(text["schemes_before_runs"])
+
+    def find(self, scan: Scan) -> None:
+        """Note every secret in ``scan`` that shows without a label."""
+        self._runs(scan)
+        if "bearer" in scan.low:
+            self._bearer(scan)
+        if "basic" in scan.low:
+            self._basic(scan)
+        if "PRIVATE KEY" in scan.text:
+            _key_blocks(scan)
+        for gate, pattern in self._patterns:
+            if gate in scan.text:
+                for match in pattern.finditer(scan.text):
+                    scan.mask(match.start(), match.end())
+
+    def _runs(self, scan: Scan) -> None:
+        text = scan.text
+        runs = text.translate(_run_table())
+        needle = "a" * _RUN
+        position = runs.find(needle)
+        while position >= 0:
+            end = runs.find(" ", position + _RUN)
+            end = len(text) if end < 0 else end
+            self._run(scan, position, end)
+            position = runs.find(needle, end)
+        if scan.pairs:
+            self._pairs(scan)
+
+    def _run(self, scan: Scan, start: int, end: int) -> None:
+        text = scan.text
+        scan.steps += end - start
+        for literal, pattern in self._inside:
+            if literal in text[start:end]:
+                for match in pattern.finditer(text, start, end):
+                    scan.mask(match.start(), match.end())
+        done = start
+        escaped = start > 0 and text[start - 1] == "\\" and text[start] in "nrt"
+        parts = [start + escaped, *(part.end() for part in _PARTS.finditer(text, start, end))]
+        for position in parts:
+            if position < done:
+                continue
+            for head in (text[position : position + 2], text[position : position + 1]):
+                for shape in self._by_head.get(head, ()):
+                    done = max(done, self._try(scan, shape, position))
+        before = _SCHEME_BEFORE.search(scan.low, max(0, start - _BEFORE), start)
+        if before and before.group(1) in self._schemes:
+            scan.mask(start, _token_end(text, end))
+
+    @staticmethod
+    def _try(scan: Scan, shape: _Shape, position: int) -> int:
+        text = scan.text
+        if shape.before and not text.endswith(shape.before, 0, position):
+            return position
+        match = shape.pattern.match(text, position)
+        if not match:
+            scan.steps += 32
+            return position
+        scan.steps += match.end() - position
+        if shape.digit and not any(character.isdigit() for character in match.group()):
+            return position
+        scan.mask(position, match.end())
+        if shape.pair:
+            scan.pairs.add(shape.pair)
+        return match.end()
+
+    @staticmethod
+    def _pairs(scan: Scan) -> None:
+        """The other halves of what was found: random characters that mean nothing on their own."""
+        for pattern in scan.pairs:
+            for match in pattern.finditer(scan.text):
+                if _is_mixed(match.group()):
+                    scan.mask(match.start(), match.end())
+
+    def _bearer(self, scan: Scan) -> None:
+        for match in _BEARER.finditer(scan.low):
+            word = match.group(1)
+            plain = word.strip(".=/+-~%") in self._words_after_scheme or (
+                len(word) <= _SHORT_WORD and scan.text[match.start(1) : match.end(1)].isalpha() and word.isalpha()
+            )
+            if not plain:
+                scan.mask(match.start(1), match.end(1))
+
+    @staticmethod
+    def _basic(scan: Scan) -> None:
+        for match in _BASIC.finditer(scan.low):
+            word = scan.text[match.start(1) : match.end(1)]
+            if any(character.isdigit() or character in "=*" for character in word) or _is_pair(word):
+                scan.mask(match.start(1), match.end(1))
+
+
+@lru_cache(maxsize=1)
+def _run_table() -> dict[int, str]:
+    return _RunTable()
+
+
+class _RunTable(dict[int, str]):
+    def __missing__(self, code: int) -> str:
+        value = _RUN_MAP[code] if code < 128 else " "
+        if code < 128:
+            self[code] = value
+        return value
+
+
+def _is_pair(word: str) -> bool:
+    """Whether ``word`` is the base64 form of ``user:password``."""
+    try:
+        return b":" in base64.b64decode(word[: len(word) // 4 * 4].encode(), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _is_mixed(word: str) -> bool:
+    return word.lower() != word != word.upper() and any(character.isdigit() for character in word)
+
+
+def _token_end(text: str, position: int) -> int:
+    while position < len(text) and (text[position].isalnum() or text[position] in "+/=_-.~"):
+        position += 1
+    return position
+
+
+def _key_blocks(scan: Scan) -> None:
+    """Private keys in PEM form, whole, from a beginning without an end, or up to an end without a beginning."""
+    text = scan.text
+    position = 0
+    for begin in _PEM_BEGIN.finditer(text):
+        if begin.start() < position:
+            continue
+        end = _PEM_END.search(text, begin.end())
+        position = end.end() if end else len(text)
+        scan.mask(begin.start(), position)
+    for end in _PEM_END.finditer(text, position):
+        scan.mask(_start_of_block(text, position, end.start()), end.end())
+        position = end.end()
+
+
+def _start_of_block(text: str, earliest: int, position: int) -> int:
+    newline = "\\n" if text.endswith("\\n", 0, position) else "\n"
+    while position > earliest:
+        line = text.rfind(newline, earliest, max(earliest, position - len(newline)))
+        start = earliest if line < 0 else line + len(newline)
+        if not _PEM_LINE.fullmatch(text, start, max(start, position - len(newline))):
+            break
+        position = start
+    return position

@@ -1,0 +1,175 @@
+"""Secrets inside of texts: finds them, masks them, and keeps what is cut from showing half of one."""
+
+from __future__ import annotations
+
+import logging
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+from .data import CUT, INVISIBLE, MASK, fold, load
+from .keys import Names
+from .labels import Labels
+from .scan import Scan, occurrences, replace
+from .shapes import Shapes
+from .urls import Urls
+
+Detector = Callable[[str], Iterable[tuple[int, int]]]
+
+_logger = logging.getLogger("opentelemetry_instrumentation_mcp")
+_URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
+_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+.-")
+_DSN = ("@tcp(", "@unix(", "@(")
+_MAX_USER_INFO = 256
+_LONG = 2_048
+_SHORTEST = 5  # pw=x
+_SHORTEST_DOCUMENT = 8  # {"pw":1}
+_BLANK = (" ", "\n", "\t", "\r")
+_DOCUMENT = {"{": "}", "[": "]", '"': '"'}
+_MAX_SCHEME = 32
+_ROUNDS = 4
+_TAIL = " \t\n\r"
+
+
+class Text:
+    """Cleans texts.
+
+    Args:
+        names: decides about labels.
+        patterns: regular expressions of the user; a bad one is reported by the logger and ignored.
+        detector: finds spans to mask that no pattern describes; if it raises, the whole text is masked.
+    """
+
+    def __init__(self, names: Names, patterns: tuple[str, ...] = (), detector: Detector | None = None) -> None:
+        self._labels = Labels(names)
+        self._shapes = Shapes()
+        self._urls = Urls(names, self._is_secret)
+        self._patterns = _compiled(patterns)
+        self._detector = detector
+        self._slack: int = load()["limits"]["slack"]
+        self.last_steps = 0
+
+    @property
+    def urls(self) -> Urls:
+        """The rules for URLs."""
+        return self._urls
+
+    def may_be_document(self, text: str) -> bool:
+        """Whether ``text`` looks like JSON and may hold a sensitive name."""
+        trimmed = text.strip() if text[:1] in _BLANK or text[-1:] in _BLANK else text
+        if _DOCUMENT.get(trimmed[:1]) != trimmed[-1:] or len(trimmed) < _SHORTEST_DOCUMENT:
+            return False
+        return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
+
+    def suspects(self, texts: list[str]) -> set[str]:
+        """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is."""
+        if self._patterns or self._detector:
+            return set(texts)
+        found = {text for text in texts if len(text) > _LONG or self.may_be_document(text)}
+        short = [text for text in texts if len(text) >= _SHORTEST and text not in found]
+        ends = list(accumulate(len(text) + 1 for text in short))
+        for start, end, _ in self._find("\n".join(short), cut=False):
+            found.update(short[bisect_right(ends, start) : bisect_left(ends, end) + 1])
+        return found
+
+    def clean(self, text: str, *, cut: bool = False) -> str:
+        """``text`` with its secrets replaced by the mask.
+
+        Args:
+            cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
+        """
+        spans = self._find(text, cut)
+        end = self._last_boundary(text) if cut else len(text)
+        return text if not spans and end == len(text) else replace(text, spans, end)
+
+    def settled(self, text: str, limit: int) -> str:
+        """``text``, cut to ``limit`` characters if it is longer, in a form that cleaning leaves as it is."""
+        result = text if len(text) <= limit else text[: limit - len(CUT)] + CUT
+        for _ in range(_ROUNDS):
+            again = self.clean(result)
+            if again == result:
+                return result
+            result = again if len(again) <= limit else again[: limit - len(CUT)] + CUT
+        return MASK
+
+    def _last_boundary(self, text: str) -> int:
+        earliest = max(0, len(text) - self._slack)
+        return next((i for i in range(len(text) - 1, earliest, -1) if text[i] in _TAIL), earliest)
+
+    def _is_secret(self, text: str, depth: int) -> bool:
+        return bool(self._find(text, cut=False, depth=depth))
+
+    def _find(self, text: str, cut: bool, depth: int = 0) -> list[tuple[int, int, str]]:
+        if not text.isascii() and INVISIBLE.search(text):
+            return self._find_behind_invisible(text, cut, depth)
+        scan = Scan(text, fold(text), cut)
+        stems = self._labels.stems_in(scan.low)
+        if stems:
+            self._labels.find(scan, stems)
+        if "/" in text and "://" in text:
+            self._find_urls(scan, depth)
+        self._shapes.find(scan)
+        if "@" in text and "(" in text:
+            _find_dsn(scan)
+        for pattern in self._patterns:
+            for match in pattern.finditer(text):
+                if match.group().strip("*"):
+                    scan.mask(match.start(), match.end())
+        if self._detector:
+            self._detect(scan)
+        self.last_steps = scan.steps
+        return scan.spans
+
+    def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[tuple[int, int, str]]:
+        places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
+        found = self._find("".join([text[index] for index in places]), cut, depth)
+        return [(places[start], places[end - 1] + 1, mark) for start, end, mark in found]
+
+    def _find_urls(self, scan: Scan, depth: int) -> None:
+        text, done = scan.text, 0
+        position = text.find("://")
+        while position >= 0:
+            start = position
+            while start > max(done, position - _MAX_SCHEME) and scan.low[start - 1] in _SCHEME:
+                start -= 1
+            run = _URL_RUN.match(text, position)
+            end = run.end() if run else position + 3
+            scan.steps += end - start
+            while end > position + 3 and text[end - 1] in ".,;:!?)]}*_":
+                end -= 1
+            for first, last in self._urls.spans(text[start:end], depth):
+                scan.mask(start + first, start + last)
+            done = max(end, position + 3)
+            position = text.find("://", done)
+
+    def _detect(self, scan: Scan) -> None:
+        assert self._detector
+        try:
+            for start, end in self._detector(scan.text):
+                start, end = max(0, int(start)), min(len(scan.text), int(end))
+                if scan.text[start:end].strip("*"):
+                    scan.mask(start, end)
+        except Exception:
+            scan.mask(0, len(scan.text))
+
+
+def _find_dsn(scan: Scan) -> None:
+    """``user:password@tcp(host)``: data source names without a scheme."""
+    for mark in _DSN:
+        for at in occurrences(scan.low, mark):
+            start = max(0, at - _MAX_USER_INFO)
+            begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
+            colon = scan.text.find(":", begin or start, at)
+            if colon > 0:
+                scan.mask(colon + 1, at)
+
+
+def _compiled(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:
+    found: list[re.Pattern[str]] = []
+    for pattern in patterns:
+        try:
+            found.append(re.compile(pattern))
+        except (re.error, TypeError, ValueError, OverflowError, RecursionError) as error:
+            _logger.warning("The redaction pattern %r is ignored, it is no regular expression: %s", pattern, error)
+    return found

@@ -1,0 +1,276 @@
+"""Any object as a tree of plain Python values, as far as a budget reaches, without running foreign code."""
+
+from __future__ import annotations
+
+import collections
+import enum
+import json
+import types
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, cast
+
+from . import objects
+from .data import MASK, load, well_formed
+from .keys import SENSITIVE, SOFT, Names, is_tally
+from .ledger import Ledger
+from .pairs import Pairs
+
+
+_LONGEST_WORD = 19  # shorter than any token that is known by its shape
+
+
+class CutStr(str):
+    """The beginning of a longer string."""
+
+    __slots__ = ()
+
+
+class Members(list[tuple[str, Any]]):
+    """The members of a parsed JSON object, in order; one name may occur twice."""
+
+
+class Tree:
+    """Builds one tree; secrets under sensitive names are masked on the way, texts are left to be cleaned.
+
+    Args:
+        names: decides about names.
+        clean_key: cleans the text of a key.
+        room: characters to spend; what does not fit is left out.
+        ledger: notes what is masked and whether something is left out.
+    """
+
+    def __init__(self, names: Names, clean_key: Callable[[str], str], room: int, ledger: Ledger) -> None:
+        limits, marks = load()["limits"], load()["marks"]
+        self._names = names
+        self._pairs = Pairs(names, ledger)
+        self._ledger = ledger
+        self._clean_key = clean_key
+        self._room = room
+        self._slack: int = limits["slack"]
+        self._depth: int = limits["depth"]
+        self._name: int = limits["name"]
+        self._set_items: int = limits["set_items"]
+        self._integer_bits: int = limits["integer_bits"]
+        self._marks: dict[str, str] = marks
+        self._path: set[int] = set()
+
+    def build(self, value: object, depth: int = 0) -> Any:
+        """The plain form of ``value``."""
+        cls = type(value)
+        if cls is str:
+            return self._string(cast("str", value))
+        if value is None or cls is bool:
+            self._room -= 5
+            return value
+        if cls is int or cls is float:
+            return self._number(cast("int | float", value))
+        if cls is dict or cls is list or cls is tuple or cls is Members:
+            return self._container(value, depth)
+        return self._other(value, cls, depth)
+
+    def _other(self, value: Any, cls: type, depth: int) -> Any:
+        if issubclass(cls, enum.Enum):
+            return self.build(objects.enum_value(value), depth + 1) if depth < self._depth else self._marks["depth"]
+        if issubclass(cls, str):
+            return self._string(value)
+        if issubclass(cls, (int, float)):
+            return self._number(value)
+        if issubclass(cls, (bytes, bytearray, memoryview)):
+            return self._bytes(value)
+        if cls is type or issubclass(cls, (type, types.ModuleType)):
+            return objects.type_name(cls)
+        text = objects.plain_text(value)
+        if text is not None:
+            return self._string(text)
+        return self._container(value, depth)
+
+    def _string(self, value: str) -> str:
+        length = str.__len__(value)
+        if length <= self._room:
+            self._room -= length + 3
+            text = well_formed(value if type(value) is str else str.__getitem__(value, slice(0, length)))
+            self._ledger.texts.append(text)
+            return text
+        self._ledger.cut = True
+        piece = str.__getitem__(value, slice(0, max(0, self._room) + self._slack))
+        self._room = -1
+        return self._cut(piece)
+
+    def _cut(self, piece: str) -> CutStr:
+        self._ledger.has_cut_text = True
+        return CutStr(well_formed(piece))
+
+    def _number(self, value: float) -> Any:
+        self._room -= 8
+        if issubclass(type(value), int):
+            number = value if type(value) is int else int.__add__(cast("int", value), 0)
+            large = int.bit_length(cast("int", number)) > self._integer_bits
+            self._room -= 0 if large else int.bit_length(cast("int", number)) // 4
+            return self._marks["large_integer"] if large else number
+        number = float.__add__(value, 0.0) if type(value) is not float else value
+        if number != number:
+            return "NaN"
+        if number in (float("inf"), float("-inf")):
+            return "Infinity" if number > 0 else "-Infinity"
+        return number
+
+    def _bytes(self, value: Any) -> str:
+        if issubclass(type(value), memoryview):
+            return self._marks["bytes"]
+        base = bytes if issubclass(type(value), bytes) else bytearray
+        length = base.__len__(value)
+        window = max(0, self._room) + self._slack
+        piece = bytes(base.__getitem__(value, slice(0, window)))
+        text = piece.decode("utf-8", "ignore" if length > window else "replace")
+        if "\ufffd" in text or "\x00" in text:
+            self._room -= 8
+            return self._marks["bytes"]
+        if length > window:
+            self._ledger.cut, self._room = True, -1
+            return self._cut(text)
+        return self._string(text)
+
+    def _container(self, value: Any, depth: int) -> Any:
+        if depth >= self._depth:
+            self._room -= 12
+            self._ledger.masked += 1  # nobody looked inside
+            return self._marks["depth"]
+        if id(value) in self._path:
+            self._room -= 8
+            return self._marks["cycle"]
+        self._path.add(id(value))
+        self._room -= 2
+        try:
+            return self._inside(value, depth + 1)
+        except Exception:  # containers that change while they are read
+            self._ledger.cut = True
+            return objects.type_name(type(value))
+        finally:
+            self._path.discard(id(value))
+
+    def _inside(self, value: Any, depth: int) -> Any:
+        cls = type(value)
+        if issubclass(cls, dict):
+            return self._members(dict.items(value), depth)
+        if cls is Members:
+            return self._members(value, depth)
+        if issubclass(cls, tuple):
+            fields = objects.class_attribute(cls, "_fields")
+            if type(fields) is tuple and fields and all(type(field) is str for field in fields):
+                return self._members(zip(fields, tuple.__iter__(value), strict=False), depth)
+            return self._items(tuple.__iter__(value), depth)
+        if issubclass(cls, list):
+            return self._items(list.__iter__(value), depth)
+        if issubclass(cls, (set, frozenset)):
+            base: Any = set if issubclass(cls, set) else frozenset
+            return self._set(base.__iter__(value), base.__len__(value), depth)
+        if issubclass(cls, collections.deque):
+            return self._items(collections.deque.__iter__(value), depth)
+        if cls is types.MappingProxyType:
+            inner = objects.proxied(value)
+            if issubclass(type(inner), dict):
+                return self._members(dict.items(inner), depth)
+        return self._object(value, cls, depth)
+
+    def _object(self, value: Any, cls: type, depth: int) -> Any:
+        if issubclass(cls, BaseException):
+            arguments = BaseException.__dict__["args"].__get__(value)
+            return self._members(
+                (("type", objects.type_name(cls)[1:-1]), ("args", arguments if type(arguments) is tuple else ())), depth
+            )
+        if issubclass(cls, (collections.UserDict, collections.UserList, collections.UserString)):
+            return self.build((objects.instance_dict(value) or {}).get("data"), depth)
+        if objects.is_record(cls):
+            hidden = objects.hidden_fields(cls)
+            items = ((name, MASK if name in hidden else item) for name, item in objects.record_items(value))
+            return self._members(items, depth)
+        self._room -= 16
+        return objects.type_name(cls)
+
+    def _items(self, items: Iterable[Any], depth: int) -> list[Any]:
+        result: list[Any] = []
+        build = self.build
+        for item in items:
+            if self._room < 0:
+                self._ledger.cut = True
+                break
+            self._room -= 1
+            result.append(build(item, depth))
+        return self._pairs.in_list(result)
+
+    def _set(self, items: Iterator[Any], length: int, depth: int) -> Any:
+        if length > self._set_items:
+            self._room -= 12
+            return self._marks["large_set"]
+        # Sorted by what they become: the order of a set differs from run to run.
+        built = sorted((self.build(item, depth) for item in islice(items, length)), key=_sort_key)
+        return self._pairs.in_list(built)
+
+    def _members(self, members: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        grade = self._names.grade
+        for key, item in members:
+            if self._room < 0:
+                self._ledger.cut = True
+                break
+            name, original = (key, key) if type(key) is str else (self._key(key),) * 2
+            if len(name) > _LONGEST_WORD or not name.isidentifier():
+                name = self._key_text(name)
+                self._ledger.masked += name != original
+            level = grade(name) or (grade(original[: self._name]) if name != original else 0)
+            self._room -= len(name) + 4
+            if level and _is_secret(item, level, name):
+                built: Any = MASK
+                self._ledger.masked += 1
+                self._room -= 5
+            else:
+                built = self.build(item, depth)
+            result[name if name not in result else _unique(name, result)] = built
+        return self._pairs.in_object(result)
+
+    def _key(self, key: object) -> str:
+        cls = type(key)
+        if issubclass(cls, str):
+            return str.__getitem__(cast("str", key), slice(0, self._name + self._slack))
+        if key is None or cls is bool:
+            return {None: "null", True: "true", False: "false"}[cast("bool | None", key)]
+        if issubclass(cls, (int, float)):
+            return str(self._number(cast("float", key)))
+        if issubclass(cls, (bytes, bytearray)):
+            return self._bytes(key)[: self._name + self._slack]
+        if issubclass(cls, enum.Enum):
+            value = objects.enum_value(key)
+            return self._key(value) if not issubclass(type(value), enum.Enum) else objects.type_name(cls)
+        return objects.plain_text(key) or objects.type_name(cls)
+
+    def _key_text(self, name: str) -> str:
+        # Texts that long are no names; the beginning is enough to tell them apart.
+        if len(name) > self._name:
+            return self._clean_key(name[: self._name + self._slack])
+        return self._clean_key(name)
+
+
+def _is_secret(item: object, level: int, name: str) -> bool:
+    """Whether ``item`` under a name of this grade can be a secret: nothing, yes, no and counts are none."""
+    cls = type(item)
+    if item is None or cls is bool:
+        return False
+    if cls is str and (not item or item == MASK):
+        return False
+    if level == SOFT:
+        return issubclass(cls, (str, bytes, bytearray))
+    if issubclass(cls, (int, float)):
+        return not is_tally(name)
+    return level == SENSITIVE
+
+
+def _unique(name: str, taken: dict[str, Any]) -> str:
+    number = len(taken)
+    while f"{name}#{number}" in taken:
+        number += 1
+    return f"{name}#{number}"
+
+
+def _sort_key(value: Any) -> tuple[str, str]:
+    return type(value).__name__, json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,227 @@
+"""How far the value behind a label reaches: quoted, bare, of several words, in brackets, in an indented block."""
+
+from __future__ import annotations
+
+import re
+
+from .data import MASK, load
+from .scan import Scan
+
+_QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\*)(\"\"\"|'''|[\"'`])|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27)")
+_ESCAPED_QUOTE = re.compile(r"&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27")
+# A quote ends a bare value only where structure follows it: a password may contain quotes.
+_BARE = re.compile(r"(?:[^\s\"'`<>\\]|\\*[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+")
+_LINE = re.compile(r"(?:[^\n\r\"'`\\]|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
+_STOP = re.compile(r"[&;,|]\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
+_LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
+_WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
+_OPTION = re.compile(r"--?[A-Za-z]")
+_BRACKET = re.compile(r"[\[\](){}\n]")
+_BLOCK = re.compile(r"[|>][+-]?\d?[+-]?[ \t]*(?:#[^\n]*)?\r?\n")
+_ENTRY = re.compile(r"[+ \t-]*[\"']?[\w.-]+[\"']?[ \t]*[:=]")
+_INDENT = re.compile(r"[+-]?[ \t]*")
+_TRAILING = ",;.)]}"
+_CLOSERS = {"[": "]", "(": ")", "{": "}"}
+
+
+class Values:
+    """Notes the secret value that begins at a position, and says where it ends."""
+
+    def __init__(self) -> None:
+        text, limits = load()["text"], load()["limits"]
+        self._placeholder = limits["placeholder"]
+        self._words = limits["words_of_value"]
+        self._plain = frozenset(text["plain_values"])
+        self._placeholders = re.compile("|".join(text["placeholders"]))
+        self._program = re.compile("|".join(text["placeholders"] + text["program"]))
+
+    def mask(
+        self,
+        scan: Scan,
+        position: int,
+        *,
+        label: str = "",
+        several: bool = False,
+        line: bool = False,
+        number: bool = False,
+        document: bool = False,
+    ) -> int:
+        """Mask the value at ``position``; the result is its end, or ``position`` if it is a placeholder or nothing.
+
+        Args:
+            label: the name in front, in lower case.
+            several: the value may be of several words.
+            line: the value is the rest of the line.
+            number: a number is a count, not a secret.
+            document: the label was quoted, so a bare value is replaced by a quoted mark to keep JSON what it is.
+        """
+        text = scan.text
+        if position >= len(text) or text[position] in "\r\n":
+            return self._block(scan, position)
+        quote = _QUOTE.match(text, position)
+        if quote:
+            return self._quoted(scan, quote, label)
+        if _BLOCK.match(text, position):
+            return self._block(scan, text.find("\n", position))
+        if document and text[position] in _CLOSERS:
+            return self._bracketed(scan, position)
+        found = (_LINE if line else _BARE).match(text, position)
+        if not found:
+            return position
+        end = found.end()
+        scan.steps += end - position
+        if line:
+            return self._rest_of_line(scan, position, end, label)
+        stop = _STOP.search(text, position, end)
+        stopped = stop is not None
+        if stop:
+            end = stop.start()
+        whole = end
+        while end > position + 1 and text[end - 1] in _TRAILING:
+            end -= 1
+        if self._is_plain(scan, position, end, whole, label) or (number and _is_number(text[position:end])):
+            return position
+        if several and not stopped and (whole == end):
+            end = self._several(scan, end)
+        quoted = document and end - position < 64 and _is_number(text[position:end])
+        scan.mask(position, end, f'"{MASK}"' if quoted else MASK)
+        return max(end, position + 1)
+
+    def _is_plain(self, scan: Scan, start: int, end: int, whole: int, label: str) -> bool:
+        """Whether a bare value is a placeholder, a type or a piece of program, not a secret."""
+        if end - start > self._placeholder:
+            return False
+        value = scan.text[start:end]
+        last = re.split(r"[\W_]", label)[-1] if label else ""
+        if value.lower() in self._plain or (len(value) <= 2 and value.isdigit()):
+            return True
+        if (
+            last
+            and value.lower() == last
+            and (scan.text[whole : whole + 1] in ("", "\n") or whole > end or value.isupper())
+        ):
+            return True
+        full = scan.text[start:whole] if whole - start <= self._placeholder else value
+        return bool(self._program.match(value) or (whole > end and self._program.match(full)))
+
+    def _quoted(self, scan: Scan, quote: re.Match[str], label: str) -> int:
+        text, start = scan.text, quote.end()
+        end, after = self._closing(scan, quote)
+        inner = text[start : min(end, start + self._placeholder)]
+        if end - start < self._placeholder and (
+            not inner.strip("* ") and "*" not in inner or self._placeholders.match(inner)
+        ):
+            return start
+        scan.steps += end - start
+        scan.mask(start, end)
+        # Strings glued together by a shell.
+        glued = (
+            _BARE.match(text, after) if after < len(text) and (text[after].isalnum() or text[after] in "\"'") else None
+        )
+        if glued and not quote.group(1) and text[after : after + 2] not in ('""', "''"):
+            scan.mask(after, glued.end())
+            return glued.end()
+        return max(after, start + 1)
+
+    @staticmethod
+    def _closing(scan: Scan, quote: re.Match[str]) -> tuple[int, int]:
+        """Where the quoted value ends, and where its closing quote does."""
+        text, start = scan.text, quote.end()
+        token = quote.group(2)
+        if token is None:
+            mark = _ESCAPED_QUOTE.search(quote.group()).group()  # type: ignore[union-attr]
+            end = text.find(mark, start)
+            return (end, end + len(mark)) if end >= 0 else (scan.end_of_line(start),) * 2
+        escapes = len(quote.group(1))
+        position = text.find(token, start)
+        while position >= 0:
+            slashes = 0
+            while position - slashes > start and text[position - slashes - 1] == "\\":
+                slashes += 1
+            doubled = token == "'" and not escapes and text.startswith("''", position) and position > start
+            if doubled:
+                position = text.find(token, position + 2)
+                continue
+            if (slashes % 2 == 0) if not escapes else slashes <= escapes:
+                end = position - (min(slashes, escapes) if escapes else 0)
+                return end, position + len(token)
+            position = text.find(token, position + 1)
+        end = len(text) if scan.cut or len(token) > 1 else scan.end_of_line(start)
+        return end, end
+
+    def _several(self, scan: Scan, end: int) -> int:
+        """The end of a value that goes on after its first word, up to what looks like the next thing."""
+        text = scan.text
+        for _ in range(self._words - 1):
+            word = _WORD.match(text, end)
+            if not word or _OPTION.match(text, word.start(1)) or _LABEL.match(text, word.start(1)):
+                break
+            scan.steps += word.end() - end
+            stop = word.end()
+            while stop > word.start(1) and text[stop - 1] in _TRAILING:
+                stop -= 1
+            end = max(stop, word.start(1))
+            if stop < word.end():
+                break
+        return end
+
+    def _rest_of_line(self, scan: Scan, start: int, end: int, label: str) -> int:
+        text = scan.text
+        while end > start and text[end - 1] in " \t":
+            end -= 1
+        first = start
+        scheme = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,24}[ \t]+").match(text, start, end)
+        if scheme:
+            first = scheme.end()
+        if self._is_plain(scan, start, end, end, label) or self._is_plain(scan, first, end, end, label):
+            return start
+        scan.mask(start, end)
+        return end
+
+    @staticmethod
+    def _bracketed(scan: Scan, start: int) -> int:
+        """Mask an array or object, up to the bracket that closes it, or to the end if none does."""
+        depth, end = 0, len(scan.text)
+        for bracket in _BRACKET.finditer(scan.text, start):
+            if bracket.group() in "[({":
+                depth += 1
+            elif bracket.group() in "])}":
+                depth -= 1
+                if depth == 0:
+                    end = bracket.end()
+                    break
+        scan.steps += end - start
+        if scan.text[start:end].strip("[]{}() \n\r\t") == "":
+            return start
+        scan.mask(start, end, f'"{MASK}"')
+        return end
+
+    @staticmethod
+    def _block(scan: Scan, position: int) -> int:
+        """Mask the lines below a label that are indented more than it is and are no labels themselves."""
+        text = scan.text
+        if position >= len(text) or text[position] not in "\r\n":
+            return position
+        line = text.rfind("\n", max(0, position - 4096), position) + 1
+        indent = len(_INDENT.match(text, line).group())  # type: ignore[union-attr]
+        block = bool(re.search(r"[|>][+-]?\d?[+-]?[ \t]*(?:#[^\n]*)?\r?$", text[max(line, position - 80) : position]))
+        start = end = -1
+        cursor = text.find("\n", position) + 1
+        while 0 < cursor < len(text):
+            stop = scan.end_of_line(cursor)
+            own = len(_INDENT.match(text, cursor).group())  # type: ignore[union-attr]
+            if text[cursor:stop].strip():
+                if own <= indent or (not block and _ENTRY.match(text, cursor)):
+                    break
+                start = cursor + own if start < 0 else start
+                end = stop
+            cursor = stop + 1
+        scan.steps += max(0, end - position)
+        if start < 0:
+            return position
+        scan.mask(start, end)
+        return end
+
+
+def _is_number(value: str) -> bool:
+    return bool(value) and value.lstrip("-").replace(".", "", 1).isdigit()
