@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from . import semconv
 from .version import __version__
 
+
 class EventLog:
     """Emits events of this instrumentation.
 
@@ -54,7 +55,9 @@ class EventLog:
         if provider is not None and not hasattr(provider, "get_event_logger"):
             sdk: Any = importlib.import_module("opentelemetry.sdk._events")
             provider = sdk.EventLoggerProvider(provider)
-        event_logger = older.get_event_logger(self._scope, __version__, semconv.SCHEMA_URL, event_logger_provider=provider)
+        event_logger = older.get_event_logger(
+            self._scope, __version__, semconv.SCHEMA_URL, event_logger_provider=provider
+        )
         event_logger.emit(
             older.Event(
                 name,

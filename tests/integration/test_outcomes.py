@@ -9,7 +9,7 @@ import anyio
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from conftest import Recorder
+from conftest import Instrument, Recorder
 from support import sdk
 
 pytestmark = pytest.mark.anyio
@@ -165,14 +165,17 @@ async def test_connection_lost(instrumented: Recorder) -> None:
     assert ended(instrumented.one("tools/call slow", "SERVER"))[2] == "ERROR"
 
 
+@pytest.mark.parametrize("error_text", ["redacted", "off"])
 @pytest.mark.parametrize("era", sdk.ERAS)
-async def test_rejected_by_a_tool(instrumented: Recorder, era: str) -> None:
-    """A JSON-RPC error raised by a handler: its code on both sides, its text nowhere."""
+async def test_rejected_by_a_handler(instrument: Instrument, recorder: Recorder, era: str, error_text: str) -> None:
+    """A JSON-RPC error raised by a handler: its code on both sides, its text redacted or nowhere."""
+    instrument(error_text=error_text)
     async with sdk.connect("memory", era=era, server=rejecting_server()) as peer:
         with pytest.raises(sdk.McpError):
             await peer.session.get_prompt("greet", {"name": "x"})
-    client, server = both(instrumented, "prompts/get greet")
-    assert client == server == ("-32050", "-32050", "ERROR", None)
+    client, server = both(recorder, "prompts/get greet")
+    text = "text of the handler, password=***" if error_text == "redacted" else None
+    assert client == server == ("-32050", "-32050", "ERROR", text)
 
 
 def rejecting_server() -> Any:
@@ -181,7 +184,7 @@ def rejecting_server() -> Any:
         from mcp.server.lowlevel.server import Server
 
         async def get_prompt(ctx: Any, params: Any) -> Any:
-            raise sdk.mcp_error(-32050, "text of the handler")
+            raise sdk.mcp_error(-32050, "text of the handler, password=hunter2")
 
         server: Any = Server("rejecting", on_get_prompt=get_prompt)
         return _High(server)
@@ -191,7 +194,7 @@ def rejecting_server() -> Any:
 
     @old.get_prompt()
     async def handler(name: str, arguments: Any) -> Any:
-        raise sdk.mcp_error(-32050, "text of the handler")
+        raise sdk.mcp_error(-32050, "text of the handler, password=hunter2")
 
     return _High(old)
 

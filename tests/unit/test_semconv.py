@@ -119,12 +119,12 @@ def test_a_callers_fault_is_no_error_of_the_server(code: str, on_client: bool, o
 
 @given(st.none() | st.sampled_from(["-32601", "-32603", "-32002", "1", semconv.OTHER]) | any_text, any_text)
 @stable
-def test_status_text_never_quotes_a_message(code: str | None, message: str) -> None:
-    own_words = {semconv.status_text(known, None) for known in ("-32700", "-32600", "-32601", "-32602", "-32603")}
-    text = semconv.status_text(code, message)
+def test_a_protocol_phrase_never_quotes_a_message(code: str | None, message: str) -> None:
+    own_words = {semconv.protocol_phrase(known, None) for known in ("-32700", "-32600", "-32601", "-32602", "-32603")}
+    text = semconv.protocol_phrase(code, message)
     assert text is None or text in semconv.PROTOCOL_PHRASES or text in own_words or text != message
     if message not in semconv.PROTOCOL_PHRASES:
-        assert text == semconv.status_text(code, None)
+        assert text == semconv.protocol_phrase(code, None)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_status_text_never_quotes_a_message(code: str | None, message: str) -> N
         (None, None, None),
     ],
 )
-def test_status_text(code: str | None, message: str | None, text: str | None) -> None:
-    assert semconv.status_text(code, message) == text
+def test_protocol_phrase(code: str | None, message: str | None, text: str | None) -> None:
+    assert semconv.protocol_phrase(code, message) == text
 
 
 def test_what_a_span_is_about() -> None:
