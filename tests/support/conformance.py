@@ -516,7 +516,7 @@ def _tool_error(it: Subject) -> Iterator[str]:
 def _exception_event(it: Subject) -> Iterator[str]:
     for event in it.span.events:
         for name in ("exception.message", "exception.stacktrace"):
-            if name in (event.attributes or {}):
+            if name in (event.attributes or {}) and not it.options.content:
                 yield f"event {event.name!r} carries {name}"
 
 
