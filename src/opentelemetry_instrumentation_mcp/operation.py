@@ -28,7 +28,7 @@ class Operation:
 
     __slots__ = (
         "_started",
-        "_telemetry",
+        "telemetry",
         "arguments",
         "connection",
         "context",
@@ -61,7 +61,7 @@ class Operation:
         owned: bool = True,
         measured: bool = True,
     ) -> None:
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self.message = message
         self.connection = connection
         self.context = context
@@ -103,19 +103,15 @@ class Operation:
         self.settled = True
         self.owner = self.arguments = None
         try:
-            self._telemetry.finish(self, outcome, elapsed)
+            self.telemetry.finish(self, outcome, elapsed)
         except Exception as error:
             report("end an operation", error)
-
-    def note_exception(self, error: BaseException) -> None:
-        """Record what the method raised, if stack traces are wanted; never raises."""
-        self._telemetry.note_exception(self, error)
 
     def __del__(self) -> None:
         # The garbage collector may come while the SDK holds a lock: ending a span here could wait for it forever.
         if not self.settled:
             self.dropped_ns = time_ns()
-            self._telemetry.dropped.append(self)
+            self.telemetry.dropped.append(self)
 
     def settle_dropped(self) -> None:
         """End an operation of which nobody told how it ended."""
@@ -178,7 +174,7 @@ def traced(
                 raise
             except BaseException as error:
                 otel_context.detach(token)
-                operation.note_exception(error)
+                operation.telemetry.note_exception(operation, error)
                 operation.conclude(read_error, error)
                 raise
             otel_context.detach(token)

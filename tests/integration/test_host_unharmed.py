@@ -378,23 +378,25 @@ def breaking(calls: Counter[Place], place: Place) -> Replace:
     return replace
 
 
-async def places_called(way: Way) -> list[Place]:
+async def places_called(way: Way, **options: Any) -> list[Place]:
     calls: Counter[Place] = Counter()
+    with instrumented(**options):
+        await work(way)  # what is done once in a process is done now
     with ExitStack() as stack:
         for place in ALL_PLACES:
             stack.enter_context(replaced(place, counting(place, calls)))
-        with instrumented():
+        with instrumented(**options):
             await work(way)
         gc.collect()
     return [place for place in ALL_PLACES if calls[place]]
 
 
-async def break_each(way: Way, places: Sequence[Place]) -> list[str]:
+async def break_each(way: Way, places: Sequence[Place], **options: Any) -> list[str]:
     without = await without_us(way)
     harmed = []
     for place in places:
         calls: Counter[Place] = Counter()
-        with listening() as log, replaced(place, breaking(calls, place)), instrumented():
+        with listening() as log, replaced(place, breaking(calls, place)), instrumented(**options):
             found = harm(without, await work(way), log)
         assert calls[place], f"{place.label} was not called at all"
         if found:
@@ -436,6 +438,26 @@ async def test_every_function_fails_once(way: Way) -> None:
     # What knows no library is the same on every way.
     places = [place for place in called if way is MEMORY[0] or place.label.startswith("targets.")]
     harmed = await break_each(way, places)
+    assert not harmed, f"{len(harmed)} of {len(places)} failures reach the host:\n" + "\n".join(harmed)
+
+
+EVERYTHING = {
+    "capture_content": "SPAN_AND_EVENT",
+    "stacktraces": True,
+    "identity": "on",
+    "langfuse": "on",
+    "baggage_attributes": "tenant.*",
+    "baggage_outbound": "tenant.*",
+    "clean_spans": True,
+}
+
+
+async def test_every_function_fails_once_while_everything_is_told() -> None:
+    way = MEMORY[0]
+    ordinary = await places_called(way)
+    places = [place for place in await places_called(way, **EVERYTHING) if place not in ordinary]
+    assert len(places) > 30
+    harmed = await break_each(way, places, **EVERYTHING)
     assert not harmed, f"{len(harmed)} of {len(places)} failures reach the host:\n" + "\n".join(harmed)
 
 

@@ -80,7 +80,7 @@ def _observed_handler(telemetry: Telemetry, operation: Operation, dctx: Any, on_
             result = await on_request(*args, **kwargs)
         except BaseException as error:
             operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
-            operation.note_exception(error)
+            telemetry.note_exception(operation, error)
             raise
         operation.outcome = _read_result(telemetry, operation, result)
         return result

@@ -189,12 +189,12 @@ def inject_trace_context(telemetry: Telemetry) -> Any:
         def function(*args: Any, **kwargs: Any) -> Any:
             if not telemetry.active:
                 return call(*args, **kwargs)
-            context = telemetry.outbound(otel_context.get_current())
-            if context:
-                try:
+            try:
+                context = telemetry.outbound(otel_context.get_current())
+                if context:
                     propagation.inject(args[0] if args else kwargs["meta"], context)
-                except Exception as error:
-                    report("inject into params._meta", error)
+            except Exception as error:
+                report("inject into params._meta", error)
             return None
 
         return function
