@@ -140,14 +140,14 @@ class Patcher:
     def __init__(
         self,
         targets: tuple[Target, ...],
-        context: Any,
+        context: Callable[[], Any],
         is_active: Callable[[], bool],
         libraries: tuple[str, ...] = (),
     ) -> None:
         """
         Args:
             targets: the table.
-            context: what the adapters' factories are called with.
+            context: returns what the adapters' factories are called with; asked when the first patch is made.
             is_active: asked at every call of a wrapper; when it says no, the wrapper is a pass-through.
             libraries: packages whose import, once complete, completes that of half-imported modules.
         """
@@ -220,7 +220,7 @@ class Patcher:
             return
         adapter_module, _, factory_name = target.adapter.partition(":")
         adapters = importlib.import_module(f".targets.{adapter_module}", __package__)
-        wrapper = getattr(adapters, factory_name)(self._context)
+        wrapper = getattr(adapters, factory_name)(self._context())
         patch_how = self._patch_context_manager if target.how == CONTEXT_MANAGER else self._patch_attribute
         patch = patch_how(*found, wrapper)
         if patch is not None:

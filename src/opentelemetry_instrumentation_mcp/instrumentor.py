@@ -5,16 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from .config import McpConfig
 from .guard import contained, forget_reports, report
-from .hooks import Patcher
+from .hooks import Patcher, Target
 from .rivals import report_rivals
 from .targets import LIBRARIES, TARGETS
-from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from .telemetry import Telemetry
+
+
+class _Lazy:
+    """The telemetry of one ``instrument()``, made when the first patch needs it: a program without MCP has none."""
+
+    def __init__(self, make: Callable[[], Telemetry]) -> None:
+        self._make = make
+        self._made: Telemetry | None = None
+
+    def __call__(self) -> Telemetry:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def is_active(self) -> bool:
+        return self._made is not None and self._made.active
+
+    def stop(self) -> None:
+        if self._made is not None:
+            self._made.active = False
+            self._made.settle_dropped()
 
 
 class McpInstrumentor(BaseInstrumentor):
@@ -31,7 +54,7 @@ class McpInstrumentor(BaseInstrumentor):
 
     configuration = McpConfig
 
-    _telemetry: Telemetry | None = None
+    _telemetry: _Lazy | None = None
     _patcher: Patcher | None = None
     _restore: tuple[Callable[[], None], ...] = ()
 
@@ -44,17 +67,9 @@ class McpInstrumentor(BaseInstrumentor):
         try:
             forget_reports()
             config = McpConfig.load({field.name: kwargs.get(field.name) for field in fields(McpConfig)})
-            self._telemetry = Telemetry(
-                config,
-                kwargs.get("tracer_provider"),
-                kwargs.get("meter_provider"),
-                kwargs.get("request_hook"),
-                kwargs.get("response_hook"),
-                kwargs.get("logger_provider"),
-            )
             disabled = frozenset(config.disabled_targets)
             targets = tuple(target for target in TARGETS if target.name not in disabled)
-            self._telemetry.on_first_operation = partial(report_rivals, targets)
+            self._telemetry = _Lazy(partial(_telemetry, config, targets, kwargs))
             self._patcher = Patcher(targets, self._telemetry, self._telemetry.is_active, LIBRARIES)
             self._patcher.apply()
             self._clean_spans(config, kwargs.get("tracer_provider"))
@@ -67,7 +82,7 @@ class McpInstrumentor(BaseInstrumentor):
             return
         from .clean_spans import DEFAULT_SCOPES, SpanCleaner, install
 
-        disclosure = self._telemetry.disclosure
+        disclosure = self._telemetry().disclosure
         cleaner = SpanCleaner(
             disclosure.policy,
             tuple(config.clean_spans_scopes) or DEFAULT_SCOPES,
@@ -84,8 +99,22 @@ class McpInstrumentor(BaseInstrumentor):
             restore()
         self._restore = ()
         if self._telemetry is not None:
-            self._telemetry.active = False
-            self._telemetry.settle_dropped()
+            self._telemetry.stop()
         if self._patcher is not None:
             self._patcher.revert()
         self._telemetry = self._patcher = None
+
+
+def _telemetry(config: McpConfig, targets: tuple[Target, ...], options: dict[str, Any]) -> Telemetry:
+    from .telemetry import Telemetry
+
+    telemetry = Telemetry(
+        config,
+        options.get("tracer_provider"),
+        options.get("meter_provider"),
+        options.get("request_hook"),
+        options.get("response_hook"),
+        options.get("logger_provider"),
+    )
+    telemetry.on_first_operation = partial(report_rivals, targets)
+    return telemetry

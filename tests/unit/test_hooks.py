@@ -110,7 +110,7 @@ def target(library: str, attribute: str, adapter: str = "fake:count", covers: st
 
 
 def patcher(calls: Calls, *targets: Target) -> Patcher:
-    return Patcher(targets, calls, lambda: calls.active)
+    return Patcher(targets, lambda: calls, lambda: calls.active)
 
 
 def test_patches_when_the_module_is_imported(library: str) -> None:
@@ -239,7 +239,10 @@ def test_missing_names_are_reported_once(library: str, caplog: pytest.LogCapture
 def test_half_imported_modules_are_completed_later(library: str, caplog: pytest.LogCaptureFixture) -> None:
     calls = Calls()
     engine = Patcher(
-        (target(library, "Thing.method", covers="methods"),), calls, lambda: True, libraries=(f"{library}.last",)
+        (target(library, "Thing.method", covers="methods"),),
+        lambda: calls,
+        lambda: True,
+        libraries=(f"{library}.last",),
     )
     sys.modules["__engine__"] = engine  # type: ignore[assignment]
     package = Path(next(p for p in sys.path if (Path(p) / library).is_dir())) / library
