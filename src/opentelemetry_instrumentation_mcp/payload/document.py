@@ -8,6 +8,7 @@ from typing import Any, cast
 from .data import MASK, load
 from .keys import Names
 from .ledger import Ledger
+from .repair import completions
 from .text import Text
 from .tree import CutStr, Members, Tree
 
@@ -89,20 +90,29 @@ class Documents:
 
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
         """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""
-        if not cut and self._text.may_be_document(text):
+        if self._text.may_be_document(text):
+            if cut:
+                text = text[: self._text.last_boundary(text)]
             cleaned = self._parsed(text, nesting)
             if cleaned is not None:
                 return cleaned
         return self._text.clean(text, cut=cut)
 
     def _parsed(self, text: str, nesting: int) -> str | None:
-        """The JSON text ``text`` cleaned, itself if there is nothing to clean, None if it is none."""
+        """The JSON text ``text``, or the beginning of one, cleaned; itself if there is nothing to clean, None if it is none."""
         try:
-            value = _decode(text)
+            return self._document(_decode(text), text, 0, nesting)
         except (ValueError, RecursionError):
-            return None
-        if type(value) is str and _encode(value) == text:
-            return None
+            pass
+        for completed, missing in completions(text):
+            try:
+                value = _decode(completed)
+            except (ValueError, RecursionError):
+                continue
+            return self._document(value, text, missing, nesting)
+        return None
+
+    def _document(self, value: Any, text: str, missing: int, nesting: int) -> str | None:
         if type(value) is not list and type(value) is not Members and type(value) is not str:
             return None
         if nesting >= self._nested:
@@ -110,7 +120,8 @@ class Documents:
         _, cleaned, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
         if ledger.cut:
             return MASK
-        return cleaned if ledger.masked else text
+        rest = text[len(text) - missing :]
+        return cleaned if ledger.masked or self._text.clean(rest) != rest else text
 
 
 def _fitting(text: str, room: int) -> str:

@@ -26,7 +26,7 @@ _LONG = 2_048
 _SHORTEST = 5  # pw=x
 _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
-_DOCUMENT = {"{": "}", "[": "]", '"': '"'}
+_OPENERS = ("{", "[", '"')
 _MAX_SCHEME = 32
 _ROUNDS = 4
 _TAIL = " \t\n\r"
@@ -57,8 +57,7 @@ class Text:
 
     def may_be_document(self, text: str) -> bool:
         """Whether ``text`` looks like JSON and may hold a sensitive name."""
-        trimmed = text.strip() if text[:1] in _BLANK or text[-1:] in _BLANK else text
-        if _DOCUMENT.get(trimmed[:1]) != trimmed[-1:] or len(trimmed) < _SHORTEST_DOCUMENT:
+        if len(text) < _SHORTEST_DOCUMENT or not (text[0] in _OPENERS or (text[0] in _BLANK and text.lstrip()[:1] in _OPENERS)):
             return False
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
@@ -80,7 +79,7 @@ class Text:
             cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
         """
         spans = self._find(text, cut)
-        end = self._last_boundary(text) if cut else len(text)
+        end = self.last_boundary(text) if cut else len(text)
         return text if not spans and end == len(text) else replace(text, spans, end)
 
     def settled(self, text: str, limit: int) -> str:
@@ -93,7 +92,8 @@ class Text:
             result = again if len(again) <= limit else again[: limit - len(CUT)] + CUT
         return MASK
 
-    def _last_boundary(self, text: str) -> int:
+    def last_boundary(self, text: str) -> int:
+        """Where to end a text that was cut, so that it does not show a part of a secret."""
         earliest = max(0, len(text) - self._slack)
         return next((i for i in range(len(text) - 1, earliest, -1) if text[i] in _TAIL), earliest)
 
