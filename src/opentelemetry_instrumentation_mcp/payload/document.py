@@ -24,6 +24,7 @@ class Documents:
         limits = load()["limits"]
         self._names = names
         self._text = text
+        self._keys: dict[str, tuple[str, int]] = {}
         self._slack: int = limits["slack"]
         self._nested: int = limits["nested_documents"]
         self._name: int = limits["name"]
@@ -62,7 +63,7 @@ class Documents:
 
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
         ledger = Ledger()
-        tree = Tree(self._names, self._key, room, ledger).build(value)
+        tree = Tree(self._names, self._key, self._keys, room, ledger).build(value)
         suspects = self._text.suspects(ledger.texts)
         if suspects or ledger.has_cut_text:
             tree = self._cleaned(tree, suspects, nesting, ledger)

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from .data import CUT
 
 _TOKEN = re.compile(r"\"(?:[^\"\\]+|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*(\"?)|[{}\[\],]")
+# Unrolled: a repeated group of repeated characters would try every division of a string without an end.
+_STRING = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"", re.DOTALL)
+_NO_BRACKET = re.compile(r"[^][{}]+")
 _CLOSER = {"{": "}", "[": "]"}
 # At the end of a cut text: three dots, an escape sequence of which a part is missing.
 _LONGEST_REST = 6 + len(CUT)
@@ -18,6 +21,9 @@ def completions(text: str) -> Iterator[tuple[str, int]]:
 
     The first keeps an unfinished string, the second ends with the last whole member or item.
     """
+    quick = _string_closed(text)
+    if quick:
+        yield quick
     stack: list[str] = []
     last_whole = 0
     closers = ""
@@ -40,6 +46,22 @@ def completions(text: str) -> Iterator[tuple[str, int]]:
         yield text[:end] + _closing(stack), len(text) - end
     if last_whole:
         yield text[:last_whole] + closers, len(text) - last_whole
+
+
+def _string_closed(text: str) -> tuple[str, int] | None:
+    """The same for a text that ends inside of a string, found without looking at every token."""
+    skeleton = _STRING.sub("", text)
+    quote = skeleton.find('"')
+    if quote < 0:
+        return None
+    token = _TOKEN.match(text, len(text) - len(skeleton) + quote)
+    if not token or len(text) - token.end() > _LONGEST_REST:
+        return None
+    brackets, before = _NO_BRACKET.sub("", skeleton[:quote]), ""
+    while brackets != before:
+        before, brackets = brackets, brackets.replace("{}", "").replace("[]", "")
+    closing = "".join(_CLOSER.get(bracket, "") for bracket in reversed(brackets))
+    return text[: token.end()] + '"' + closing, len(text) - token.end()
 
 
 def _closing(stack: list[str]) -> str:
