@@ -9,7 +9,8 @@ from .data import CUT
 
 _TOKEN = re.compile(r"\"(?:[^\"\\]+|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*(\"?)|[{}\[\],]")
 # Unrolled: a repeated group of repeated characters would try every division of a string without an end.
-_STRING = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"", re.DOTALL)
+# It always matches where it starts, so that no start is tried twice.
+_STRING = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"|\\?\Z)", re.DOTALL)
 _NO_BRACKET = re.compile(r"[^][{}]+")
 _CLOSER = {"{": "}", "[": "]"}
 # At the end of a cut text: three dots, an escape sequence of which a part is missing.
@@ -50,14 +51,14 @@ def completions(text: str) -> Iterator[tuple[str, int]]:
 
 def _string_closed(text: str) -> tuple[str, int] | None:
     """The same for a text that ends inside of a string, found without looking at every token."""
-    skeleton = _STRING.sub("", text)
-    quote = skeleton.find('"')
-    if quote < 0:
+    strings = _STRING.findall(text)
+    if not strings or not text.endswith(strings[-1]):
         return None
-    token = _TOKEN.match(text, len(text) - len(skeleton) + quote)
-    if not token or len(text) - token.end() > _LONGEST_REST:
+    start = len(text) - len(strings[-1])
+    token = _TOKEN.match(text, start)
+    if not token or token.group(1) or len(text) - token.end() > _LONGEST_REST:
         return None
-    brackets, before = _NO_BRACKET.sub("", skeleton[:quote]), ""
+    brackets, before = _NO_BRACKET.sub("", _STRING.sub("", text)), ""
     while brackets != before:
         before, brackets = brackets, brackets.replace("{}", "").replace("[]", "")
     closing = "".join(_CLOSER.get(bracket, "") for bracket in reversed(brackets))
