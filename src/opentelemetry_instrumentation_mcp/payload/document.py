@@ -8,6 +8,7 @@ from typing import Any, cast
 from .data import MASK, load
 from .keys import Names
 from .ledger import Ledger
+from .pairs import Pairs
 from .repair import completions
 from .text import Text
 from .tree import CutStr, Members, Tree
@@ -66,14 +67,14 @@ class Documents:
         tree = Tree(self._names, self._key, self._keys, room, ledger).build(value)
         suspects = self._text.suspects(ledger.texts)
         if suspects or ledger.has_cut_text:
-            tree = self._cleaned(tree, suspects, nesting, ledger)
+            tree = self._cleaned(tree, suspects, nesting, ledger, Pairs(self._names, ledger))
         return tree, _encode(tree), ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
-    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger) -> Any:
+    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
         cls = type(tree)
         if cls is str:
             if tree not in suspects:
@@ -83,10 +84,12 @@ class Documents:
             return text
         if cls is CutStr:
             return self.string(tree, nesting, cut=True)
+        # Names are looked at again: a cleaned one may be another name.
         if cls is dict:
-            return {key: self._cleaned(item, suspects, nesting, ledger) for key, item in tree.items()}
+            members = {key: self._cleaned(item, suspects, nesting, ledger, pairs) for key, item in tree.items()}
+            return pairs.in_object(members)
         if cls is list:
-            return [self._cleaned(item, suspects, nesting, ledger) for item in tree]
+            return pairs.in_list([self._cleaned(item, suspects, nesting, ledger, pairs) for item in tree])
         return tree
 
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:

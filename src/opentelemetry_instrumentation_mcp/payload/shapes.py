@@ -184,14 +184,15 @@ def _key_blocks(scan: Scan) -> None:
     """Private keys in PEM form, whole, from a beginning without an end, or up to an end without a beginning."""
     text = scan.text
     position = 0
-    for begin in _PEM_BEGIN.finditer(text):
-        if begin.start() < position:
-            continue
-        end = _PEM_END.search(text, begin.end())
-        position = end.end() if end else len(text)
-        scan.mask(begin.start(), position)
-    for end in _PEM_END.finditer(text, position):
-        scan.mask(_start_of_block(text, position, end.start()), end.end())
+    while position < len(text):
+        end = _PEM_END.search(text, position)
+        begin = _PEM_BEGIN.search(text, position, end.start() if end else len(text))
+        if begin:
+            scan.mask(begin.start(), end.end() if end else len(text))
+        elif end:
+            scan.mask(_start_of_block(text, position, end.start()), end.end())
+        if not end:
+            break
         position = end.end()
 
 

@@ -26,6 +26,8 @@ _LONG = 2_048
 _SHORTEST = 5  # pw=x
 _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
+_OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
+_CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')
 _MAX_SCHEME = 32
 _ROUNDS = 4
@@ -80,16 +82,26 @@ class Text:
         """
         spans = self._find(text, cut)
         end = self.last_boundary(text) if cut else len(text)
-        return text if not spans and end == len(text) else replace(text, spans, end)
+        if not spans and end == len(text):
+            return text
+        cleaned = replace(text, spans, end)
+        if len(text) > _LONG and not cut and _stand_alone(text, spans):
+            return cleaned
+        # What was masked may make its surroundings mean something else.
+        for _ in range(_ROUNDS):
+            if cleaned == text:
+                return text
+            text = cleaned
+            cleaned = replace(text, self._find(text, cut=False), len(text))
+        return text if cleaned == text else MASK
 
     def settled(self, text: str, limit: int) -> str:
         """``text``, cut to ``limit`` characters if it is longer, in a form that cleaning leaves as it is."""
-        result = text if len(text) <= limit else text[: limit - len(CUT)] + CUT
         for _ in range(_ROUNDS):
-            again = self.clean(result)
-            if again == result:
-                return result
-            result = again if len(again) <= limit else again[: limit - len(CUT)] + CUT
+            cleaned = self.clean(text if len(text) <= limit else text[: limit - len(CUT)] + CUT)
+            if cleaned == text:
+                return text
+            text = cleaned
         return MASK
 
     def last_boundary(self, text: str) -> int:
@@ -154,6 +166,23 @@ class Text:
             scan.mask(0, len(scan.text))
 
 
+def _outer_first(span: tuple[int, int, str]) -> tuple[int, int]:
+    return span[0], -span[1]
+
+
+def _stand_alone(text: str, spans: list[tuple[int, int, str]]) -> bool:
+    """Whether every span is within one line and set off from its surroundings, so that masking it changes nothing else."""
+    last = 0
+    for start, end, _ in sorted(spans, key=_outer_first):
+        if end <= last:
+            continue
+        before = text[start - 1 : start]
+        if start < last or before not in _OPENING or text[end : end + 1] not in _CLOSING or text.find("\n", start, end) >= 0:
+            return False
+        last = end
+    return True
+
+
 def _find_dsn(scan: Scan) -> None:
     """``user:password@tcp(host)``: data source names without a scheme."""
     for mark in _DSN:
@@ -161,7 +190,7 @@ def _find_dsn(scan: Scan) -> None:
             start = max(0, at - _MAX_USER_INFO)
             begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
             colon = scan.text.find(":", begin or start, at)
-            if colon > 0:
+            if colon > 0 and not scan.text.startswith("//", colon + 1):
                 scan.mask(colon + 1, at)
 
 
