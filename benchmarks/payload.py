@@ -40,13 +40,13 @@ def prose(size: int, seed: int = 1) -> str:
 
 
 def leaky(size: int) -> str:
-    """Text with a secret in every line of about 80 characters."""
-    words = prose(size, 2).split()
+    """Text with a secret in every 150 characters, as in a careless log."""
+    words = prose(4 * size, 2).split()
     lines: list[str] = []
     length = 0
     while length < size:
         number = len(lines)
-        line = " ".join(words[number * 7 : number * 7 + 7]) + "\n" + SECRETS[number % len(SECRETS)].format(n=number)
+        line = " ".join(words[number * 20 : number * 20 + 20]) + "\n" + SECRETS[number % len(SECRETS)].format(n=number)
         lines.append(line)
         length += len(line) + 1
     return "\n".join(lines)[:size]
@@ -55,7 +55,7 @@ def leaky(size: int) -> str:
 def structured(size: int, *, secrets: bool = False) -> dict[str, Any]:
     """Rows as a database tool returns them."""
     rows: list[dict[str, Any]] = []
-    while len(json.dumps(rows, separators=(",", ":"))) < min(size, 8 * KIB):
+    while len(json.dumps(rows, separators=(",", ":"))) < 0.95 * min(size, 64 * KIB):
         number = len(rows)
         row: dict[str, Any] = {
             "id": number,

@@ -8,6 +8,8 @@ from typing import Any, cast
 from .data import MASK, load
 from .keys import Names
 from .ledger import Ledger
+from .pairs import Pairs
+from .repair import completions
 from .text import Text
 from .tree import CutStr, Members, Tree
 
@@ -23,6 +25,7 @@ class Documents:
         limits = load()["limits"]
         self._names = names
         self._text = text
+        self._keys: dict[str, tuple[str, int]] = {}
         self._slack: int = limits["slack"]
         self._nested: int = limits["nested_documents"]
         self._name: int = limits["name"]
@@ -61,17 +64,17 @@ class Documents:
 
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
         ledger = Ledger()
-        tree = Tree(self._names, self._key, room, ledger).build(value)
+        tree = Tree(self._names, self._key, self._keys, room, ledger).build(value)
         suspects = self._text.suspects(ledger.texts)
         if suspects or ledger.has_cut_text:
-            tree = self._cleaned(tree, suspects, nesting, ledger)
+            tree = self._cleaned(tree, suspects, nesting, ledger, Pairs(self._names, ledger))
         return tree, _encode(tree), ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
-    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger) -> Any:
+    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
         cls = type(tree)
         if cls is str:
             if tree not in suspects:
@@ -81,28 +84,39 @@ class Documents:
             return text
         if cls is CutStr:
             return self.string(tree, nesting, cut=True)
+        # Names are looked at again: a cleaned one may be another name.
         if cls is dict:
-            return {key: self._cleaned(item, suspects, nesting, ledger) for key, item in tree.items()}
+            members = {key: self._cleaned(item, suspects, nesting, ledger, pairs) for key, item in tree.items()}
+            return pairs.in_object(members)
         if cls is list:
-            return [self._cleaned(item, suspects, nesting, ledger) for item in tree]
+            return pairs.in_list([self._cleaned(item, suspects, nesting, ledger, pairs) for item in tree])
         return tree
 
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
         """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""
-        if not cut and self._text.may_be_document(text):
+        if self._text.may_be_document(text):
+            if cut:
+                text = text[: self._text.last_boundary(text)]
             cleaned = self._parsed(text, nesting)
             if cleaned is not None:
                 return cleaned
         return self._text.clean(text, cut=cut)
 
     def _parsed(self, text: str, nesting: int) -> str | None:
-        """The JSON text ``text`` cleaned, itself if there is nothing to clean, None if it is none."""
+        """The JSON text ``text``, or the beginning of one, cleaned; itself if there is nothing to clean, None if it is none."""
         try:
-            value = _decode(text)
+            return self._document(_decode(text), text, 0, nesting)
         except (ValueError, RecursionError):
-            return None
-        if type(value) is str and _encode(value) == text:
-            return None
+            pass
+        for completed, missing in completions(text):
+            try:
+                value = _decode(completed)
+            except (ValueError, RecursionError):
+                continue
+            return self._document(value, text, missing, nesting)
+        return None
+
+    def _document(self, value: Any, text: str, missing: int, nesting: int) -> str | None:
         if type(value) is not list and type(value) is not Members and type(value) is not str:
             return None
         if nesting >= self._nested:
@@ -110,7 +124,8 @@ class Documents:
         _, cleaned, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
         if ledger.cut:
             return MASK
-        return cleaned if ledger.masked else text
+        rest = text[len(text) - missing :]
+        return cleaned if ledger.masked or self._text.clean(rest) != rest else text
 
 
 def _fitting(text: str, room: int) -> str:

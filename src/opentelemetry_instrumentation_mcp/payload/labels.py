@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .data import load
+from .data import MASK, load
 from .keys import SENSITIVE, SOFT, Names, is_tally, singular, words_of
 from .scan import Scan, occurrences
 from .values import Values
@@ -15,8 +15,8 @@ _MAX_NAME = 64
 # The rest of a name, what closes it, and what separates it from its value.
 _AFTER = re.compile(
     r"([\w.\[-]{0,64})((?:\\*[\"'`\]?!*]|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27|__){0,6})"
-    r"(?:[ \t]|%20|&nbsp;|\\t){0,32}(=>|:=|<-|->|[=!]?={1,3}|:|%3d|%3a|&#61;|&#58;|&equals;|&colon;|＝|：)"
-    r"(?:[ \t]|%20|&nbsp;|\\t){0,32}(?:(?:\*\*|__)[ \t]{1,8})?"
+    r"[ \t]{0,32}(?:(?:%20|&nbsp;|\\t)[ \t]{0,8})?(=>|:=|<-|->|[=!]?={1,3}|:|%3d|%3a|&#61;|&#58;|&equals;|&colon;|＝|：)"
+    r"[ \t]{0,32}(?:(?:%20|&nbsp;|\\t)[ \t]{0,8})?(?:(?:\*\*|__)[ \t]{1,8})?"
 )
 _MORE_WORDS = re.compile(r"([\w.-]{0,64} [\w.-]{1,32})(?=[\"'`\]?!*]{0,4}[ \t]{0,8}[=:＝：])")
 _IS = re.compile(r"([\w.-]{0,64})[\"'`]?[ \t]{1,4}(?:is|was|are|to)[ \t:]{1,4}(?=[^\s])")
@@ -34,6 +34,13 @@ _VALUE_FIRST = re.compile(
     r"[\w-]{1,20}(?:\\*[\"'])?\s{0,4}:\s{0,8}(?:\\*[\"'])$",
     re.DOTALL,
 )
+_SETTLED = re.compile(r"\*{3}(?:\n|$|\\*[\"'](?:[,}\]]|$))")
+# The common case: name=word, name: word, "name": "word", followed by something that ends the word.
+_SIMPLE = re.compile(
+    r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
+)
+_NOT_AFTER_WORD = frozenset(("\"", "'", "\\\"", "\\'", ",", ";", ")", "]", "}", "<"))
+_DIGIT = re.compile(r"\d")
 _NAME_MEMBER = re.compile(r"(?:name|key|header|field)\\*[\"']?\s{0,4}:\s{0,8}\\*[\"']$")
 _REST = re.compile(r"[\w.-]{0,64}")
 _BACK = 512
@@ -45,6 +52,7 @@ _LETTER_ESCAPES = frozenset("nrt")
 class _Kind:
     """What the value of a label may be: several words, the rest of the line, a count."""
 
+    grade: int
     several: bool
     line: bool
     number: bool
@@ -96,6 +104,11 @@ class Labels:
                     done = self._values.mask(scan, after.end())
                 continue
             start = self._start_of_name(scan, position)
+            simple = _SIMPLE.match(scan.low, position)
+            if simple and self._is_simple(scan, start, simple):
+                scan.mask(simple.start(4), simple.end(4))
+                done = simple.end(4)
+                continue
             end = self._labelled(scan, start, position, stem)
             if end <= position:
                 end = self._unseparated(scan, start, position, netrc=netrc)
@@ -104,7 +117,20 @@ class Labels:
                     elements = scan.text.find("</", position)
                     elements = len(scan.text) if elements < 0 else elements
                 end = self._element(scan, start, position, elements)
+            if end <= position:
+                rest = _REST.match(scan.low, position)
+                end = rest.end() if rest else end
             done = max(done, end)
+
+    def _is_simple(self, scan: Scan, start: int, simple: re.Match[str]) -> bool:
+        """Whether this is the common case, one plain word as the value, which needs no closer look."""
+        quote, value = simple.group(3), simple.group(4)
+        if quote != simple.group(5) if quote else simple.group(5) in _NOT_AFTER_WORD:
+            return False
+        kind = self._kind(scan.text[start : simple.end(1)])
+        if kind.grade < SENSITIVE or kind.line or value.isdigit() or not _DIGIT.search(value):
+            return False
+        return not kind.several or bool(quote) or simple.group(5) in ("", "\n", "&")
 
     @staticmethod
     def _start_of_name(scan: Scan, position: int) -> int:
@@ -132,6 +158,8 @@ class Labels:
         else:
             name_end = after.end(1)
             grade = self._grade(scan, start, name_end)
+        if scan.text.startswith(MASK, after.end()) and _SETTLED.match(scan.text, after.end()):
+            return after.end()
         separator = after.group(3)
         if separator == ":" and scan.low[after.start(3) + 1 : after.start(3) + 2] == ":":
             return position
@@ -152,8 +180,9 @@ class Labels:
         return tight and stem == "signature=" and start == position
 
     def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str]) -> int:
-        label = scan.low[start:name_end].strip("-._")
-        kind = self._kinds.get(label) or self._kind_of(label, scan.text[start:name_end])
+        label = scan.low[start:name_end]
+        kind = self._kind(scan.text[start:name_end])
+        label = label.strip("-._")
         closing = after.group(2)
         value = after.end()
         if _is_directory(scan.text, start, name_end, value):
@@ -169,13 +198,16 @@ class Labels:
         )
         return max(end, name_end)
 
-    def _kind_of(self, label: str, name: str) -> _Kind:
-        words = [singular(word) for word in words_of(name)] or [label]
-        several = not self._multiword.isdisjoint(words) or words[-1].endswith("password")
-        kind = _Kind(several, words[-1] in self._whole_line, is_tally(label))
-        if len(self._kinds) < _CACHED_LABELS:
-            self._kinds[label] = kind
-        return kind
+    def _kind(self, name: str) -> _Kind:
+        known = self._kinds.get(name)
+        if known is None:
+            words = [singular(word) for word in words_of(name)] or [name]
+            several = not self._multiword.isdisjoint(words) or words[-1].endswith("password")
+            grade = self._names.grade(name.strip("-."))
+            known = _Kind(grade, several, words[-1] in self._whole_line, is_tally(name))
+            if len(self._kinds) < _CACHED_LABELS:
+                self._kinds[name] = known
+        return known
 
     def _grade_of_several(self, scan: Scan, start: int, end: int) -> int:
         """The grade of a name written in words: ``api key``, ``Client Secret``."""

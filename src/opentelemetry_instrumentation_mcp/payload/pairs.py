@@ -10,6 +10,7 @@ from .ledger import Ledger
 
 _MAX_NAME = 80
 _MAX_WORDS = 4
+_COLUMNS = frozenset({"columns", "headers", "fields", "header"})
 
 
 class Pairs:
@@ -21,6 +22,7 @@ class Pairs:
         self._ledger = ledger
         self._pair_names = frozenset(policy["pair_names"])
         self._pair_values = frozenset(policy["pair_values"])
+        self._members = self._pair_values | _COLUMNS
         self._headers = frozenset(policy["header_pairs"])
 
     def _grade(self, name: object) -> int:
@@ -55,7 +57,8 @@ class Pairs:
 
     def in_object(self, members: dict[str, Any]) -> dict[str, Any]:
         """``members`` with the value masked whose sensitive name is another member."""
-        if len(members) < 2:
+        members_met = self._members.intersection(members)
+        if not members_met and all(map(str.islower, members)):
             return members
         values = [key for key in members if key.lower() in self._pair_values]
         if values and any(key.lower() in self._pair_names and self._grade(item) for key, item in members.items()):
@@ -66,7 +69,7 @@ class Pairs:
 
     def _in_table(self, members: dict[str, Any]) -> dict[str, Any]:
         columns = next(
-            (members[key] for key in ("columns", "headers", "fields", "header") if type(members.get(key)) is list), None
+            (members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None
         )
         if columns is None:
             return members

@@ -32,6 +32,7 @@ _URL_WORDS = frozenset(
 )
 _FAILED = '{"_error":"not serializable"}'
 _SMALLEST = 16
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,14 @@ class Policy:
             if str.__len__(url) > self._max_payload:
                 return MASK
             text = well_formed(str.__getitem__(url, slice(0, self._max_payload)))
-            return self._url(text) if self._text.urls.is_parseable(text) else MASK
+            for _ in range(_ROUNDS):
+                if not self._text.urls.is_parseable(text):
+                    return MASK
+                cleaned = self._url(text)
+                if cleaned == text:
+                    return text
+                text = cleaned
+            return MASK
         except Exception:
             return MASK
 

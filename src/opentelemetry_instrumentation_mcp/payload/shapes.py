@@ -25,7 +25,6 @@ _BEFORE = 24
 _BEARER = re.compile(r"bearer(?:[ \t=:+]|%20|\\t)+(?:\\*[\"'])?([\w.~+/=*%-]+)")
 _BASIC = re.compile(r"basic(?:[ \t]|%20)+(?:\\*[\"'])?([A-Za-z0-9+/=_*-]{4,})")
 _SHORT_WORD = 3
-_SCHEME_BEFORE = re.compile(r"([a-z][a-z-]{3,11})(?:[ \t]|%20){1,4}[\"']?$")
 
 _PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
@@ -90,8 +89,9 @@ class Shapes:
     def _run(self, scan: Scan, start: int, end: int) -> None:
         text = scan.text
         scan.steps += end - start
+        run = text[start:end]
         for literal, pattern in self._inside:
-            if literal in text[start:end]:
+            if literal in run:
                 for match in pattern.finditer(text, start, end):
                     scan.mask(match.start(), match.end())
         done = start
@@ -103,8 +103,8 @@ class Shapes:
             for head in (text[position : position + 2], text[position : position + 1]):
                 for shape in self._by_head.get(head, ()):
                     done = max(done, self._try(scan, shape, position))
-        before = _SCHEME_BEFORE.search(scan.low, max(0, start - _BEFORE), start)
-        if before and before.group(1) in self._schemes:
+        before = scan.low[max(0, start - _BEFORE) : start].replace("%20", " ").rstrip("\"'").split()[-1:]
+        if before and before[0].strip("\"'") in self._schemes and not run.isalpha():
             scan.mask(start, _token_end(text, end))
 
     @staticmethod
@@ -184,14 +184,15 @@ def _key_blocks(scan: Scan) -> None:
     """Private keys in PEM form, whole, from a beginning without an end, or up to an end without a beginning."""
     text = scan.text
     position = 0
-    for begin in _PEM_BEGIN.finditer(text):
-        if begin.start() < position:
-            continue
-        end = _PEM_END.search(text, begin.end())
-        position = end.end() if end else len(text)
-        scan.mask(begin.start(), position)
-    for end in _PEM_END.finditer(text, position):
-        scan.mask(_start_of_block(text, position, end.start()), end.end())
+    while position < len(text):
+        end = _PEM_END.search(text, position)
+        begin = _PEM_BEGIN.search(text, position, end.start() if end else len(text))
+        if begin:
+            scan.mask(begin.start(), end.end() if end else len(text))
+        elif end:
+            scan.mask(_start_of_block(text, position, end.start()), end.end())
+        if not end:
+            break
         position = end.end()
 
 

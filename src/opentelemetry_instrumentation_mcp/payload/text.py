@@ -26,7 +26,9 @@ _LONG = 2_048
 _SHORTEST = 5  # pw=x
 _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
-_DOCUMENT = {"{": "}", "[": "]", '"': '"'}
+_OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
+_CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
+_OPENERS = ("{", "[", '"')
 _MAX_SCHEME = 32
 _ROUNDS = 4
 _TAIL = " \t\n\r"
@@ -57,8 +59,7 @@ class Text:
 
     def may_be_document(self, text: str) -> bool:
         """Whether ``text`` looks like JSON and may hold a sensitive name."""
-        trimmed = text.strip() if text[:1] in _BLANK or text[-1:] in _BLANK else text
-        if _DOCUMENT.get(trimmed[:1]) != trimmed[-1:] or len(trimmed) < _SHORTEST_DOCUMENT:
+        if len(text) < _SHORTEST_DOCUMENT or not (text[0] in _OPENERS or (text[0] in _BLANK and text.lstrip()[:1] in _OPENERS)):
             return False
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
@@ -80,20 +81,31 @@ class Text:
             cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
         """
         spans = self._find(text, cut)
-        end = self._last_boundary(text) if cut else len(text)
-        return text if not spans and end == len(text) else replace(text, spans, end)
+        end = self.last_boundary(text) if cut else len(text)
+        if not spans and end == len(text):
+            return text
+        cleaned = replace(text, spans, end)
+        if len(text) > _LONG and not cut and _stand_alone(text, spans):
+            return cleaned
+        # What was masked may make its surroundings mean something else.
+        for _ in range(_ROUNDS):
+            if cleaned == text:
+                return text
+            text = cleaned
+            cleaned = replace(text, self._find(text, cut=False), len(text))
+        return text if cleaned == text else MASK
 
     def settled(self, text: str, limit: int) -> str:
         """``text``, cut to ``limit`` characters if it is longer, in a form that cleaning leaves as it is."""
-        result = text if len(text) <= limit else text[: limit - len(CUT)] + CUT
         for _ in range(_ROUNDS):
-            again = self.clean(result)
-            if again == result:
-                return result
-            result = again if len(again) <= limit else again[: limit - len(CUT)] + CUT
+            cleaned = self.clean(text if len(text) <= limit else text[: limit - len(CUT)] + CUT)
+            if cleaned == text:
+                return text
+            text = cleaned
         return MASK
 
-    def _last_boundary(self, text: str) -> int:
+    def last_boundary(self, text: str) -> int:
+        """Where to end a text that was cut, so that it does not show a part of a secret."""
         earliest = max(0, len(text) - self._slack)
         return next((i for i in range(len(text) - 1, earliest, -1) if text[i] in _TAIL), earliest)
 
@@ -154,6 +166,23 @@ class Text:
             scan.mask(0, len(scan.text))
 
 
+def _outer_first(span: tuple[int, int, str]) -> tuple[int, int]:
+    return span[0], -span[1]
+
+
+def _stand_alone(text: str, spans: list[tuple[int, int, str]]) -> bool:
+    """Whether every span is within one line and set off from its surroundings, so that masking it changes nothing else."""
+    last = 0
+    for start, end, _ in sorted(spans, key=_outer_first):
+        if end <= last:
+            continue
+        before = text[start - 1 : start]
+        if start < last or before not in _OPENING or text[end : end + 1] not in _CLOSING or text.find("\n", start, end) >= 0:
+            return False
+        last = end
+    return True
+
+
 def _find_dsn(scan: Scan) -> None:
     """``user:password@tcp(host)``: data source names without a scheme."""
     for mark in _DSN:
@@ -161,7 +190,7 @@ def _find_dsn(scan: Scan) -> None:
             start = max(0, at - _MAX_USER_INFO)
             begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
             colon = scan.text.find(":", begin or start, at)
-            if colon > 0:
+            if colon > 0 and not scan.text.startswith("//", colon + 1):
                 scan.mask(colon + 1, at)
 
 

@@ -17,6 +17,7 @@ from .ledger import Ledger
 from .pairs import Pairs
 
 
+_KEPT_KEYS = 4_096
 _LONGEST_WORD = 19  # shorter than any token that is known by its shape
 
 
@@ -36,16 +37,18 @@ class Tree:
     Args:
         names: decides about names.
         clean_key: cleans the text of a key.
+        keys: decisions about keys, kept for the next tree.
         room: characters to spend; what does not fit is left out.
         ledger: notes what is masked and whether something is left out.
     """
 
-    def __init__(self, names: Names, clean_key: Callable[[str], str], room: int, ledger: Ledger) -> None:
+    def __init__(self, names: Names, clean_key: Callable[[str], str], keys: dict[str, tuple[str, int]], room: int, ledger: Ledger) -> None:
         limits, marks = load()["limits"], load()["marks"]
         self._names = names
         self._pairs = Pairs(names, ledger)
         self._ledger = ledger
         self._clean_key = clean_key
+        self._keys = keys
         self._room = room
         self._slack: int = limits["slack"]
         self._depth: int = limits["depth"]
@@ -151,6 +154,8 @@ class Tree:
 
     def _inside(self, value: Any, depth: int) -> Any:
         cls = type(value)
+        if cls is list:
+            return self._items(value, depth)
         if issubclass(cls, dict):
             return self._members(dict.items(value), depth)
         if cls is Members:
@@ -209,25 +214,39 @@ class Tree:
 
     def _members(self, members: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        grade = self._names.grade
+        keys = self._keys
         for key, item in members:
             if self._room < 0:
                 self._ledger.cut = True
                 break
-            name, original = (key, key) if type(key) is str else (self._key(key),) * 2
-            if len(name) > _LONGEST_WORD or not name.isidentifier():
-                name = self._key_text(name)
-                self._ledger.masked += name != original
-            level = grade(name) or (grade(original[: self._name]) if name != original else 0)
+            known = keys.get(key) if type(key) is str else None
+            name, level = known or self._decide(key)
             self._room -= len(name) + 4
+            cls = type(item)
             if level and _is_secret(item, level, name):
                 built: Any = MASK
                 self._ledger.masked += 1
                 self._room -= 5
+            elif cls is str and len(item) <= self._room and item.isascii():
+                built = item
+                self._room -= len(item) + 3
+                self._ledger.texts.append(item)
             else:
                 built = self.build(item, depth)
             result[name if name not in result else _unique(name, result)] = built
-        return self._pairs.in_object(result)
+        return self._pairs.in_object(result) if len(result) > 1 else result
+
+    def _decide(self, key: object) -> tuple[str, int]:
+        """What a key becomes, and the grade of its name."""
+        original = name = self._key(key)
+        if len(name) > _LONGEST_WORD or not name.isidentifier():
+            name = self._key_text(name)
+            self._ledger.masked += name != original
+        grade = self._names.grade
+        level = grade(name) or (grade(original[: self._name]) if name != original else 0)
+        if type(key) is str and name == original and len(name) <= self._name and len(self._keys) < _KEPT_KEYS:
+            self._keys[name] = name, level
+        return name, level
 
     def _key(self, key: object) -> str:
         cls = type(key)
@@ -246,9 +265,7 @@ class Tree:
 
     def _key_text(self, name: str) -> str:
         # Texts that long are no names; the beginning is enough to tell them apart.
-        if len(name) > self._name:
-            return self._clean_key(name[: self._name + self._slack])
-        return self._clean_key(name)
+        return self._clean_key(well_formed(name[: self._name + self._slack]))
 
 
 def _is_secret(item: object, level: int, name: str) -> bool:

@@ -35,6 +35,8 @@ class Urls:
         self._parameters = frozenset(url["parameters"])
         self._plain_users = frozenset(url["plain_users"])
         self._segments = frozenset(url["secret_segments"])
+        self._segment = re.compile("/(?:" + "|".join(map(re.escape, sorted(self._segments))) + ")/", re.IGNORECASE)
+        self._hosts = tuple(host for host, _ in url["secret_paths"])
         self._paths: list[tuple[str, str]] = [(host, path) for host, path in url["secret_paths"]]
 
     def spans(self, url: str, depth: int = 0) -> list[Span]:
@@ -109,10 +111,13 @@ class Urls:
 
     def _path(self, url: str, host: str, start: int, end: int) -> Iterator[Span]:
         path = url[start:end]
-        for suffix, prefix in self._paths:
-            if host.endswith(suffix) and path.startswith(prefix) and len(path) > len(prefix):
-                yield start + len(prefix), end
-                return
+        if host.endswith(self._hosts):
+            for suffix, prefix in self._paths:
+                if host.endswith(suffix) and path.startswith(prefix) and len(path) > len(prefix):
+                    yield start + len(prefix), end
+                    return
+        if ";" not in path and not self._segment.search(path):
+            return
         previous, position = "", start
         for segment in path.split("/"):
             name, equals, value = segment.partition(";")[2].partition("=")

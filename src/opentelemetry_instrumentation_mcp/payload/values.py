@@ -8,10 +8,11 @@ from .data import MASK, load
 from .scan import Scan
 
 _QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\*)(\"\"\"|'''|[\"'`])|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27)")
+_QUOTE_STARTS = frozenset("\"'`\\&%rbfuRBFU@$")
 _ESCAPED_QUOTE = re.compile(r"&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27")
 # A quote ends a bare value only where structure follows it: a password may contain quotes.
 _BARE = re.compile(r"(?:[^\s\"'`<>\\]|\\*[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+")
-_LINE = re.compile(r"(?:[^\n\r\"'`\\]|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
+_LINE = re.compile(r"(?:[^\n\r\"'`\\]+|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
 _STOP = re.compile(r"[&;,|]\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
 _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
@@ -19,6 +20,7 @@ _OPTION = re.compile(r"--?[A-Za-z]")
 _BRACKET = re.compile(r"[\[\](){}\n]")
 _BLOCK = re.compile(r"[|>][+-]?\d?[+-]?[ \t]*(?:#[^\n]*)?\r?\n")
 _ENTRY = re.compile(r"[+ \t-]*[\"']?[\w.-]+[\"']?[ \t]*[:=]")
+_LAST_WORD = re.compile(r"[\W_]")
 _INDENT = re.compile(r"[+-]?[ \t]*")
 _TRAILING = ",;.)]}"
 _CLOSERS = {"[": "]", "(": ")", "{": "}"}
@@ -58,12 +60,13 @@ class Values:
         text = scan.text
         if position >= len(text) or text[position] in "\r\n":
             return self._block(scan, position)
-        quote = _QUOTE.match(text, position)
+        first = text[position]
+        quote = _QUOTE.match(text, position) if first in _QUOTE_STARTS else None
         if quote:
             return self._quoted(scan, quote, label)
-        if _BLOCK.match(text, position):
+        if first in "|>" and _BLOCK.match(text, position):
             return self._block(scan, text.find("\n", position))
-        if document and text[position] in _CLOSERS:
+        if document and first in _CLOSERS:
             return self._bracketed(scan, position)
         found = (_LINE if line else _BARE).match(text, position)
         if not found:
@@ -92,15 +95,12 @@ class Values:
         if end - start > self._placeholder:
             return False
         value = scan.text[start:end]
-        last = re.split(r"[\W_]", label)[-1] if label else ""
-        if value.lower() in self._plain or (len(value) <= 2 and value.isdigit()):
+        low = scan.low[start:end]
+        if low in self._plain or (len(value) <= 2 and value.isdigit()):
             return True
-        if (
-            last
-            and value.lower() == last
-            and (scan.text[whole : whole + 1] in ("", "\n") or whole > end or value.isupper())
-        ):
-            return True
+        if label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
+            if scan.text[whole : whole + 1] in ("", "\n") or whole > end or value.isupper():
+                return True
         full = scan.text[start:whole] if whole - start <= self._placeholder else value
         return bool(self._program.match(value) or (whole > end and self._program.match(full)))
 
