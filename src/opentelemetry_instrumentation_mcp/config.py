@@ -121,7 +121,8 @@ class McpConfig:
         if not (self.pii_detector is None or isinstance(self.pii_detector, str) or callable(self.pii_detector)):
             self._reject("pii_detector", self.pii_detector, None)
             self.pii_detector = None
-        if not isinstance(self.identity_key, (str, type(None))):
+        key: object = self.identity_key
+        if not isinstance(key, (str, type(None))):
             self._reject("identity_key", "(a secret)", None)
             self.identity_key = None
 

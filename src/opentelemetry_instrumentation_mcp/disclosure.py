@@ -96,12 +96,17 @@ class Disclosure:
         """A tool's arguments as JSON text, or a prompt's variables."""
         if message.method == "tools/call":
             return {TOOL_ARGUMENTS: self.policy.json(message.arguments)}
-        variables = as_mapping(message.arguments) or {}
+        variables: Mapping[Any, Any] = as_mapping(message.arguments) or {}
         return {
             PROMPT_VARIABLE + semconv.clean(self.policy.text(name)): self.policy.attribute(name, value)
             for name, value in islice(variables.items(), _MAX_VARIABLES)
             if isinstance(name, str) and isinstance(value, str)
         }
+
+    @contained("redact a URI")
+    def url(self, uri: str) -> str:
+        """A resource's URI with what is secret in it masked."""
+        return self.policy.url(uri)
 
     def output_attributes(self, result: object) -> Disclosed:
         """A tool's result as JSON text."""

@@ -77,16 +77,19 @@ def identity_of(user: object, session_id: str | None = None) -> Identity:
         return Identity(session_id=session_id)
     claims = as_mapping(getattr(token, "claims", None)) or {}
     subject = _text(getattr(token, "subject", None)) or _text(claims.get("sub"))
-    scopes: Any = getattr(token, "scopes", None)
     return Identity(
         user_id=subject,
         user_email=_text(claims.get("email")),
         session_id=session_id,
         auth_method="oauth",
         enduser_id=subject,
-        enduser_scope=" ".join(str(scope) for scope in scopes) if isinstance(scopes, (list, tuple)) else None,
+        enduser_scope=_joined(getattr(token, "scopes", None)),
         client_id=_text(getattr(token, "client_id", None)),
     )
+
+
+def _joined(scopes: Any) -> str | None:
+    return " ".join(scope for scope in scopes if isinstance(scope, str)) if isinstance(scopes, (list, tuple)) else None
 
 
 def _text(value: object) -> str | None:

@@ -163,6 +163,17 @@ def is_revision(version: str) -> bool:
     return _REVISION.fullmatch(version) is not None
 
 
+def bare_uri(uri: str) -> str:
+    """``uri`` without its user info, query and fragment, which may be anything; ``***`` stands where they were."""
+    end = min((at for at in (uri.find("?"), uri.find("#")) if at >= 0), default=len(uri))
+    bare, cut = uri[:end], uri[end : end + 1]
+    start = bare.find("://") + 3
+    user_info_end = bare.rfind("@", start, bare.find("/", start) if "/" in bare[start:] else len(bare))
+    if start > 2 and user_info_end >= 0:
+        bare = f"{bare[:start]}***{bare[user_info_end:]}"
+    return f"{bare}{cut}***" if cut else bare
+
+
 def carries_uri(method: str) -> bool:
     """Whether the conventions want ``mcp.resource.uri`` on a message of this method."""
     return TARGET_FIELDS.get(method) == "uri"

@@ -18,7 +18,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from . import propagation, semconv
 from .cardinality import Admission
-from .config import McpConfig
+from .config import NO_CONTENT, McpConfig
 from .connection import Attributes, Connection, HttpRequest, Prepared, View
 from .guard import contained, report
 from .message import (
@@ -265,8 +265,9 @@ class Telemetry:
             view.prepared_by, view.prepared = self, {}
         prepared = view.prepared.get((method, target, uri))
         if prepared is None:
-            in_name = uri if uri and self.config.resource_uri_in_span_name else target
-            prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view))
+            shown_uri = self._shown_uri(uri) if uri else None
+            in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
+            prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
             view.prepare((method, target, uri), prepared)
         return prepared
 
@@ -328,6 +329,11 @@ class Telemetry:
         if self._tells_more and self.disclosure.captures_output(message):
             operation.result = result
         return outcome_of_result(message.method, result)
+
+    def _shown_uri(self, uri: str) -> str:
+        if self.config.capture_content == NO_CONTENT:
+            return semconv.bare_uri(uri)
+        return self.disclosure.url(uri) or semconv.bare_uri(uri)
 
     def finish(self, operation: Operation, outcome: Outcome, elapsed: float) -> None:
         """Write the end of ``operation`` into its span and the duration (seconds) into its histogram."""
@@ -506,9 +512,9 @@ def _event_attributes(message: Message) -> dict[str, Any]:
     return attributes
 
 
-def _attributes(message: Message, view: View) -> Attributes:
+def _attributes(message: Message, view: View, uri: str | None) -> Attributes:
     """What the attributes of all messages of this method and target have in common."""
-    method, _, target, uri, *_ = message
+    method, target = message.method, message.target
     attributes: Attributes = {semconv.METHOD: semconv.clean(method), **view.attributes}
     if method == "tools/call":
         attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL

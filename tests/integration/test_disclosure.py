@@ -247,6 +247,83 @@ print([name for name in late if ours + name in sys.modules])
     assert done.stdout.strip() == "[]"
 
 
+def first_names(text: str) -> list[tuple[int, int]]:
+    """A detector of personal data, as users name it in the configuration."""
+    return [(at, at + 4) for at in range(len(text)) if text.startswith("jane", at)]
+
+
+class Presidio:
+    """What the adapter uses of ``presidio_analyzer``."""
+
+    class AnalyzerEngine:
+        def analyze(self, text: str, language: str) -> list[Any]:
+            assert language == "en"
+            return [type("Result", (), {"start": start, "end": end}) for start, end in first_names(text)]
+
+
+@pytest.mark.parametrize("detector", [first_names, f"{__name__}:first_names", "presidio"])
+async def test_personal_data(
+    instrument: Instrument, recorder: Recorder, detector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", Presidio)  # type: ignore[arg-type]
+    recorder.content = True
+    instrument(capture_content="SPAN_ONLY", pii_detector=detector)
+    await exchange()
+    for span in both(recorder, "tools/call login"):
+        assert content_of(span)[ARGUMENTS] == '{"user":"***","password":"***"}'
+    for span in both(recorder, "prompts/get greet"):
+        assert content_of(span) == {VARIABLE + "name": "***"}
+    assert "jane" not in "".join(span.to_json() for span in recorder.ours)
+
+
+async def test_without_its_detector_nothing_is_shown(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    instrumentor = McpInstrumentor()
+    instrumentor.instrument(
+        tracer_provider=recorder.tracer_provider,
+        capture_content="SPAN_ONLY",
+        pii_detector="no_such_module:detect",
+        skip_dep_check=True,
+    )
+    try:
+        await exchange()
+    finally:
+        instrumentor.uninstrument()
+    assert "jane" not in "".join(span.to_json() for span in recorder.ours)
+    [warning] = [record.getMessage() for record in caplog.records if "personal data" in record.getMessage()]
+    assert "no_such_module" in warning
+
+
+async def test_own_rules(instrument: Instrument, recorder: Recorder) -> None:
+    recorder.content = True
+    instrument(capture_content="SPAN_ONLY", redact_keys="user", keep_keys="password", redact_patterns=[r"wel[a-z]+"])
+    await exchange()
+    for span in both(recorder, "tools/call login"):
+        assert json.loads(content_of(span)[ARGUMENTS]) == {"user": "***", "password": SECRET}
+        assert "welcome" in content_of(span)[RESULT] and "jane" not in content_of(span)[RESULT]
+
+
+@pytest.mark.parametrize(
+    ("mode", "shown"), [("NO_CONTENT", "https://***@host/x?***"), ("SPAN_ONLY", "https://***@host/x?page=2&token=***")]
+)
+async def test_uris_of_resources(recorder: Recorder, mode: str, shown: str) -> None:
+    instrumentor = McpInstrumentor()
+    instrumentor.instrument(
+        tracer_provider=recorder.tracer_provider,
+        capture_content=mode,
+        resource_uri_in_span_name=True,
+        skip_dep_check=True,
+    )
+    try:
+        async with sdk.connect("memory") as peer:
+            with pytest.raises(sdk.McpError):
+                await peer.read(f"https://me:{SECRET}@host/x?page=2&token={SECRET}")
+    finally:
+        instrumentor.uninstrument()
+    for span in both(recorder, f"resources/read {shown}"):
+        assert attributes_of(span)["mcp.resource.uri"] == shown
+    assert SECRET not in "".join(span.to_json() for span in recorder.ours)
+
+
 # --- errors ---------------------------------------------------------------------------------------------------
 
 

@@ -161,3 +161,23 @@ def test_names_are_those_of_the_conventions() -> None:
     assert {semconv.SESSIONLESS_PROTOCOL_VERSIONS} == {frozenset({conventions.SESSIONLESS_PROTOCOL})}
     assert semconv.SCHEMA_URL.startswith(conventions.SCHEMA_URL_PREFIX)
     assert (semconv.MAX_NAME, semconv.MAX_ATTRIBUTE) == (conventions.MAX_SPAN_NAME, conventions.MAX_ATTRIBUTE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "bare"),
+    [
+        ("res://greeting", "res://greeting"),
+        ("https://user:pass@host/x?token=1#part", "https://***@host/x?***"),
+        ("https://host/x#part?no=query", "https://host/x#***"),
+        ("db://user:p@ss@host/table", "db://***@host/table"),
+        ("x://user:pass@host", "x://***@host"),
+        ("x://host/path@2", "x://host/path@2"),
+        ("file:///home/a", "file:///home/a"),
+        ("no uri at all", "no uri at all"),
+        ("?", "?***"),
+        ("", ""),
+    ],
+)
+def test_a_bare_uri_has_no_secrets_by_custom(uri: str, bare: str) -> None:
+    assert semconv.bare_uri(uri) == bare
+    assert semconv.bare_uri(bare) == bare

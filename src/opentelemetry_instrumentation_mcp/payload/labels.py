@@ -39,7 +39,7 @@ _SETTLED = re.compile(r"\*{3}(?:\n|$|\\*[\"'](?:[,}\]]|$))")
 _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
-_NOT_AFTER_WORD = frozenset(("\"", "'", "\\\"", "\\'", ",", ";", ")", "]", "}", "<"))
+_NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
 _DIGIT = re.compile(r"\d")
 _NAME_MEMBER = re.compile(r"(?:name|key|header|field)\\*[\"']?\s{0,4}:\s{0,8}\\*[\"']$")
 _REST = re.compile(r"[\w.-]{0,64}")

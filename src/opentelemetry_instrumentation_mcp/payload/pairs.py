@@ -68,9 +68,7 @@ class Pairs:
         return self._in_table(members)
 
     def _in_table(self, members: dict[str, Any]) -> dict[str, Any]:
-        columns = next(
-            (members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None
-        )
+        columns = next((members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None)
         if columns is None:
             return members
         secret = [index for index, column in enumerate(columns) if self._grade(_column_name(column)) == SENSITIVE]

@@ -42,7 +42,9 @@ class Tree:
         ledger: notes what is masked and whether something is left out.
     """
 
-    def __init__(self, names: Names, clean_key: Callable[[str], str], keys: dict[str, tuple[str, int]], room: int, ledger: Ledger) -> None:
+    def __init__(
+        self, names: Names, clean_key: Callable[[str], str], keys: dict[str, tuple[str, int]], room: int, ledger: Ledger
+    ) -> None:
         limits, marks = load()["limits"], load()["marks"]
         self._names = names
         self._pairs = Pairs(names, ledger)
