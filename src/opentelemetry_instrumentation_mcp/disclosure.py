@@ -174,8 +174,8 @@ class Disclosure:
 
     @contained("redact the text of an error")
     def error_text(self, text: str) -> str:
-        """The text of an error, redacted and bounded."""
-        return self.policy.text(text)
+        """The text of an error, redacted and bounded, in one line."""
+        return semconv.clean(" ".join(self.policy.text(text).split()), self._config.max_error_text)
 
     def stacktrace(self, text: str) -> str:
         """A formatted stack trace, redacted and bounded."""

@@ -28,7 +28,6 @@ class Operation:
 
     __slots__ = (
         "_started",
-        "telemetry",
         "arguments",
         "connection",
         "context",
@@ -44,6 +43,7 @@ class Operation:
         "server",
         "settled",
         "span",
+        "telemetry",
     )
 
     def __init__(
