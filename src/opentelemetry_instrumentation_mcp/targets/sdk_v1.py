@@ -147,7 +147,7 @@ def handle_message(telemetry: Telemetry) -> Any:
     """``Server._handle_message``: runs the handler of one message in a task whose context is the session's."""
 
     def begin(server: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        message, session = leading(args, kwargs, "message", "session")
+        message, session = args[:2] if len(args) > 1 else leading(args, kwargs, "message", "session")
         taps = taps_while_recording(telemetry, session)
         if taps is None:
             return _carried(telemetry, message)

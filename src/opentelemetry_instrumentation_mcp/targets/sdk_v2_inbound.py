@@ -47,7 +47,7 @@ def handle_request(telemetry: Telemetry) -> Any:
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         request, dctx, _, on_request = leading(args, kwargs, "req", "dctx", "scope", "on_request")
         params = request.params
-        meta = meta_of(params)
+        meta = meta_of(params) if params else None
         if not meta and not telemetry.records():
             setattr(dctx, OPERATION, NOT_TRACED)
             return None
@@ -218,7 +218,7 @@ def _handle_at_endpoint(
     telemetry: Telemetry, connection_for: Callable[[Any], Connection], version_of: Callable[[Any], str | None]
 ) -> Any:
     def begin(endpoint: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        dctx, method, params = leading(args, kwargs, "dctx", "method", "params")
+        dctx, method, params = args if len(args) == 3 else leading(args, kwargs, "dctx", "method", "params")
         under_way = operation_of(dctx)
         if under_way is not None:
             # An initialize is seen with the version before the negotiation.

@@ -190,9 +190,9 @@ def inject_trace_context(telemetry: Telemetry) -> Any:
             if not telemetry.active:
                 return call(*args, **kwargs)
             try:
-                context = telemetry.outbound(otel_context.get_current())
+                context = otel_context.get_current()
                 if context:
-                    propagation.inject(args[0] if args else kwargs["meta"], context)
+                    propagation.inject(args[0] if args else kwargs["meta"], telemetry.outbound(context))
             except Exception as error:
                 report("inject into params._meta", error)
             return None

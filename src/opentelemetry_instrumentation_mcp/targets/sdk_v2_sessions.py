@@ -85,7 +85,7 @@ def replace_server_span(telemetry: Telemetry) -> Any:
         def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if keeps or not telemetry.active:
                 return call(self, *args, **kwargs)
-            ctx, call_next = leading(args, kwargs, "ctx", "call_next")
+            ctx, call_next = args if len(args) == 2 else leading(args, kwargs, "ctx", "call_next")
             return call_next(ctx)
 
         return method
