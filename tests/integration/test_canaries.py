@@ -106,8 +106,8 @@ class Exports:
         self.recorder = recorder
         self.logs = LogExporter()
         self.logger_provider = LoggerProvider()
-        processor: Any = SimpleLogRecordProcessor(self.logs)  # type: ignore[arg-type]
-        self.logger_provider.add_log_record_processor(processor)
+        exporter: Any = self.logs
+        self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
         self.our_log = OurLog()
 
     @contextmanager
@@ -407,7 +407,7 @@ async def test_resource_uri(exports: Exports, uri: str, options: str) -> None:
     async def read(peer: sdk.Peer) -> None:
         await peer.read(uri)
 
-    assert not await found_of(exports, options_of(options, CANARY), CANARY, read)
+    assert not await found_of(exports, options_of(options, "the key of identities"), CANARY, read)
 
 
 def raising_server(error: Exception) -> Any:

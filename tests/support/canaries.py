@@ -338,8 +338,8 @@ async def _low_prompt(c: Canaries, params: Mapping[str, Any]) -> dict[str, Any] 
         raise LookupError(f"lost {lost}; Authorization: Bearer {secret}")
     if params["name"] == "low_reject":
         lost, secret = c["JSON-RPC error"], c["secret in a JSON-RPC error"]
-        error = sdk.mcp_error(-32050, f"lost {lost}; password={secret}")
-        error.error.data = {"more": c["data of a JSON-RPC error"]}  # type: ignore[attr-defined]
+        error: Any = sdk.mcp_error(-32050, f"lost {lost}; password={secret}")
+        error.error.data = {"more": c["data of a JSON-RPC error"]}
         raise error
     return None
 
