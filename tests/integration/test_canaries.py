@@ -305,10 +305,11 @@ async def test_seen_without_the_policy(exports: Exports, monkeypatch: pytest.Mon
 
 
 @pytest.mark.anyio
-async def test_seen_without_hashing(exports: Exports) -> None:
-    c = Canaries.make("http", "legacy")
+@pytest.mark.parametrize("transport", sdk.HTTP_TRANSPORTS)
+async def test_seen_without_hashing(exports: Exports, transport: str) -> None:
+    c = Canaries.make(transport, sdk.ERAS[-1])
     with exports.instrumented(identity="on"):
-        await support.run_workload(c, "http", "legacy")
+        await support.run_workload(c, transport, sdk.ERAS[-1])
     named = {"subject of the user", "e-mail of the user"} if support.has_claims() else {"OAuth client"}
     assert set(c.found_in(exports.data())) >= named
 
