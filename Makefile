@@ -2,6 +2,8 @@
 #
 #   make test       lint, types, and the tests in every environment of the matrix
 #   make quick      the tests in one environment:      make quick ENV=mcp-1.30 ARGS="-k span_name"
+#   make canary     that nothing leaks: marked values over every transport, sought in what is exported; a table
+#                   in some environments:              make canary ARGS="mcp-1.30 mcp-2.3"
 #   make demo       one trace of a client and two servers, in the terminal
 #   make bench      the benchmarks, as a table:        make bench ARGS=...
 #   make changelog  the unreleased changes; with VERSION=1.2.3, write them into CHANGELOG.md
@@ -27,13 +29,16 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: test quick demo bench changelog clean
+.PHONY: test quick canary demo bench changelog clean
 
 test: $(NOX)
 	$(NOX) $(if $(ARGS),-- $(ARGS))
 
 quick: $(NOX)
 	$(NOX) --error-on-missing-interpreters --session "tests($(ENV))" -- $(ARGS)
+
+canary: $(NOX)
+	$(NOX) --session canary $(if $(ARGS),-- $(ARGS))
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/python examples/demo/run.py $(ARGS)

@@ -18,6 +18,7 @@ import nox
 PROJECT = "otel-instrumentation-mcp"
 CONSTRAINTS = Path("constraints")
 TEST_FOLDERS = ("tests/unit", "tests/integration")
+CANARIES = "tests/integration/test_canaries.py"
 OLDEST_PYTHON = "3.10"
 FEWEST_ENVIRONMENTS = 3
 
@@ -142,6 +143,15 @@ def tests(session: nox.Session, environment: Environment) -> None:
     install(session, environment.id)
     session.run("pytest", *pytest_arguments(session))
     results[environment.id] = True
+
+
+@nox.session(venv_backend="none", default=False)
+def canary(session: nox.Session) -> None:
+    """That nothing leaks: what was searched for marked values, as a table. Or `nox -s canary -- mcp-1.30 mcp-2.3`."""
+    for environment in session.posargs or [environment.id for environment in MATRIX]:
+        session.notify(f"tests({environment})", [CANARIES, "--quiet", "--capture=no"])
+    if not session.posargs:
+        session.notify("summary")
 
 
 @nox.session(python=NEWEST.python)
