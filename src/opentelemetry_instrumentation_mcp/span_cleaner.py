@@ -89,7 +89,8 @@ class SpanCleaner:
         scopes: prefixes of the names of instrumentation scopes whose spans are cleaned, in any case; ``*`` is every
             span.
         keep_stacktraces: stack traces are redacted and cut at 16,384 characters; by default they are removed.
-        error_text: messages of exceptions and status descriptions are redacted; False removes them.
+        error_text: messages of exceptions and status descriptions are redacted; False removes them, and stack traces,
+            which end with a message.
         identity: what becomes of an attribute that says who a user is, None to remove it; called with every key and
             value and returns other attributes as they are. Not called for this package's own spans, which say only
             what they may.
@@ -108,7 +109,7 @@ class SpanCleaner:
         prefixes = (scopes,) if isinstance(scopes, str) else tuple(scopes)
         self._prefixes = tuple(prefix.lower() for prefix in prefixes if prefix and prefix != ALL_SCOPES)
         self._all_scopes = ALL_SCOPES in prefixes
-        self._keep_stacktraces = keep_stacktraces
+        self._keep_stacktraces = keep_stacktraces and error_text
         self._error_text = error_text
         self._identity = identity
         self._concerned: dict[str, bool] = {}

@@ -20,7 +20,7 @@ from . import propagation, semconv
 from .cardinality import Admission
 from .config import NO_CONTENT, McpConfig
 from .connection import Attributes, Connection, HttpRequest, Prepared, View
-from .guard import contained, report
+from .guard import contained, frames_of, report
 from .message import (
     SUCCESS,
     Message,
@@ -312,12 +312,12 @@ class Telemetry:
         span = operation.span
         if not self.config.stacktraces or operation.settled or span is None or is_cancellation(error):
             return
-        lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-_MAX_FRAMES)
-        attributes = {
-            "exception.type": semconv.clean(outcome_of_exception(error).error_type or ""),
-            "exception.stacktrace": self.disclosure.stacktrace("".join(lines)),
-        }
-        if self.config.error_text != "off":
+        attributes = {"exception.type": semconv.clean(outcome_of_exception(error).error_type or "")}
+        if self.config.error_text == "off":
+            attributes["exception.stacktrace"] = self.disclosure.stacktrace(frames_of(error))
+        else:
+            lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-_MAX_FRAMES)
+            attributes["exception.stacktrace"] = self.disclosure.stacktrace("".join(lines))
             attributes["exception.message"] = self.disclosure.error_text(str(error)) or ""
         span.add_event("exception", attributes)
 
