@@ -15,6 +15,8 @@ from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 _LONGEST_ESCAPE = 6
+_ROUNDS = 4
+_LONG = 2_048
 _decode = json.JSONDecoder(object_pairs_hook=Members, strict=False).decode
 
 
@@ -52,7 +54,7 @@ class Documents:
         wrapper: dict[str, Any] = {"_truncated": True, "_original_size": size, "_preview": ""}
         room = limit - len(_encode(wrapper))
         preview = _fitting(text, room)
-        for _ in range(4):
+        for _ in range(_ROUNDS):
             settled = self.string(preview)
             if settled == preview:
                 break
@@ -79,7 +81,7 @@ class Documents:
         if cls is str:
             if tree not in suspects:
                 return tree
-            text = self.string(tree, nesting)
+            text = self._stable(tree, nesting)
             ledger.masked += text != tree
             return text
         if cls is CutStr:
@@ -91,6 +93,14 @@ class Documents:
         if cls is list:
             return pairs.in_list([self._cleaned(item, suspects, nesting, ledger, pairs) for item in tree])
         return tree
+
+    def _stable(self, text: str, nesting: int) -> str:
+        for _ in range(_ROUNDS):
+            cleaned = self.string(text, nesting)
+            if cleaned == text or len(text) > _LONG:
+                return cleaned
+            text = cleaned
+        return MASK
 
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
         """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""

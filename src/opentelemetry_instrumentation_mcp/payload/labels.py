@@ -18,10 +18,10 @@ _AFTER = re.compile(
     r"[ \t]{0,32}(?:(?:%20|&nbsp;|\\t)[ \t]{0,8})?(=>|:=|<-|->|[=!]?={1,3}|:|%3d|%3a|&#61;|&#58;|&equals;|&colon;|＝|：)"
     r"[ \t]{0,32}(?:(?:%20|&nbsp;|\\t)[ \t]{0,8})?(?:(?:\*\*|__)[ \t]{1,8})?"
 )
-_MORE_WORDS = re.compile(r"([\w.-]{0,64} [\w.-]{1,32})(?=[\"'`\]?!*]{0,4}[ \t]{0,8}[=:＝：])")
+_MORE_WORDS = re.compile(r"([\w.-]{0,64} ([\w.-]{1,32}))(?=[\"'`\]?!*]{0,4}[ \t]{0,8}[=:＝：])")
 _IS = re.compile(r"([\w.-]{0,64})[\"'`]?[ \t]{1,4}(?:is|was|are|to)[ \t:]{1,4}(?=[^\s])")
 _SPACED = re.compile(r"([\w.-]{0,64})[ \t]{1,8}(?=[^\s=:])")
-_OPTION = re.compile(r"([\w.-]{0,64})([ \t]+|[ \t]*\\\n[ \t]*)(?=[^\s=:-]|-[^-a-z\s])")
+_OPTION = re.compile(r"([\w.-]{0,64})([ \t]*\\\r?\n[ \t]*|[ \t]+)(?=[^\s=:-]|-[^-a-z\s])")
 _PAIR = re.compile(
     r"([\w.-]{0,64})(?:\\*[\"'`]|&quot;|%22)(?:\s|%20){0,8}(?:(?:,|%2c)(?:\s|%20){0,16})?"
     r"(?:\\*[\"']|&quot;|%22)?([\w-]{1,20})(?:\\*[\"']|&quot;|%22)?\s{0,4}(?:=>|[:=]|%3a)(?:\s|%20){0,8}"
@@ -72,6 +72,7 @@ class Labels:
         self._statements: list[str] = policy["text"]["statements"]
         self._multiword = frozenset(policy["names"]["multiword"])
         self._whole_line = frozenset(policy["names"]["whole_line"])
+        self._second_words = frozenset(policy["text"]["second_words"])
         self._quotable = frozenset(policy["text"]["quotable_after"])
         self._header_pairs = frozenset(policy["names"]["header_pairs"])
         self._pair_names = frozenset(policy["names"]["pair_names"])
@@ -151,7 +152,9 @@ class Labels:
         if not after:
             more = _MORE_WORDS.match(scan.low, position)
             after = _AFTER.match(scan.low, more.end(1)) if more else None
-            if not after or not more or self._grade(scan, start, more.end(1)) < SENSITIVE:
+            if not after or not more or more.group(2) not in self._second_words:
+                return position
+            if self._grade(scan, start, more.end(1)) < SENSITIVE:
                 return position
             name_end = more.end(1)
             grade = SENSITIVE
@@ -202,7 +205,7 @@ class Labels:
         known = self._kinds.get(name)
         if known is None:
             words = [singular(word) for word in words_of(name)] or [name]
-            several = not self._multiword.isdisjoint(words) or words[-1].endswith("password")
+            several = name[:1] != "-" and (not self._multiword.isdisjoint(words) or words[-1].endswith("password"))
             grade = self._names.grade(name.strip("-."))
             known = _Kind(grade, several, words[-1] in self._whole_line, is_tally(name))
             if len(self._kinds) < _CACHED_LABELS:

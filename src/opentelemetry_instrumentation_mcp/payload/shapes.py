@@ -104,7 +104,7 @@ class Shapes:
                 for shape in self._by_head.get(head, ()):
                     done = max(done, self._try(scan, shape, position))
         before = scan.low[max(0, start - _BEFORE) : start].replace("%20", " ").rstrip("\"'").split()[-1:]
-        if before and before[0].strip("\"'") in self._schemes and not run.isalpha():
+        if before and before[0].strip("\"'") in self._schemes and (run != run.lower() or not run.isalpha()):
             scan.mask(start, _token_end(text, end))
 
     @staticmethod

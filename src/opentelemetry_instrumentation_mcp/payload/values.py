@@ -12,17 +12,19 @@ _QUOTE_STARTS = frozenset("\"'`\\&%rbfuRBFU@$")
 _ESCAPED_QUOTE = re.compile(r"&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27")
 # A quote ends a bare value only where structure follows it: a password may contain quotes.
 _BARE = re.compile(r"(?:[^\s\"'`<>\\]|\\*[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+")
-_LINE = re.compile(r"(?:[^\n\r\"'`\\]+|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
-_STOP = re.compile(r"[&;,|]\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
+_LINE = re.compile(r"(?:[^\n\r\"'`\\=]+|=\\*\"[^\"\n]*\"|=|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
+_STOP = re.compile(r"(?:&amp;|[&;,|])\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
 _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
 _OPTION = re.compile(r"--?[A-Za-z]")
+_CREDENTIALS = re.compile(r"(?:[ \t]|%20){1,4}[\w.~+/=*][\w.~+/=*-]*")
+_COUNT = re.compile(r"\d{1,15}(?:\.\d+)?(?:[\s,;)]|$)")
 _BRACKET = re.compile(r"[\[\](){}\n]")
 _BLOCK = re.compile(r"[|>][+-]?\d?[+-]?[ \t]*(?:#[^\n]*)?\r?\n")
 _ENTRY = re.compile(r"[+ \t-]*[\"']?[\w.-]+[\"']?[ \t]*[:=]")
 _LAST_WORD = re.compile(r"[\W_]")
 _INDENT = re.compile(r"[+-]?[ \t]*")
-_TRAILING = ",;.)]}"
+_TRAILING = ",;.)]}:"
 _CLOSERS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -34,6 +36,7 @@ class Values:
         self._placeholder = limits["placeholder"]
         self._words = limits["words_of_value"]
         self._plain = frozenset(text["plain_values"])
+        self._schemes = frozenset(text["schemes_before_runs"])
         self._placeholders = re.compile("|".join(text["placeholders"]))
         self._program = re.compile("|".join(text["placeholders"] + text["program"]))
 
@@ -66,6 +69,8 @@ class Values:
             return self._quoted(scan, quote, label)
         if first in "|>" and _BLOCK.match(text, position):
             return self._block(scan, text.find("\n", position))
+        if number and _COUNT.match(text, position):
+            return position
         if document and first in _CLOSERS:
             return self._bracketed(scan, position)
         found = (_LINE if line else _BARE).match(text, position)
@@ -75,6 +80,9 @@ class Values:
         scan.steps += end - position
         if line:
             return self._rest_of_line(scan, position, end, label)
+        if scan.low[position:end] in self._schemes:
+            credentials = _CREDENTIALS.match(text, end)
+            end = credentials.end() if credentials else end
         stop = _STOP.search(text, position, end)
         stopped = stop is not None
         if stop:
@@ -102,6 +110,10 @@ class Values:
             if scan.text[whole : whole + 1] in ("", "\n") or whole > end or value.isupper():
                 return True
         full = scan.text[start:whole] if whole - start <= self._placeholder else value
+        if "[" in value or "(" in value or value[-2:] == "{{":
+            line = scan.text[start : min(scan.end_of_line(start), start + self._placeholder)].rstrip(" ,;:")
+            if self._program.match(line):
+                return True
         return bool(self._program.match(value) or (whole > end and self._program.match(full)))
 
     def _quoted(self, scan: Scan, quote: re.Match[str], label: str) -> int:
