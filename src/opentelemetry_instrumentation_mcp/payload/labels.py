@@ -215,6 +215,8 @@ class Labels:
     def _grade_of_several(self, scan: Scan, start: int, end: int) -> int:
         """The grade of a name written in words: ``api key``, ``Client Secret``."""
         low = scan.low
+        if self._names.keeps(scan.text[start:end]):
+            return 0
         for _ in range(2):
             if start < 2 or low[start - 1] != " " or low[start - 2] not in _NAME:
                 break

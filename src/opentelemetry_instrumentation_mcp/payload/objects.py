@@ -36,6 +36,11 @@ def type_name(cls: type) -> str:
     return "<" + "".join(c for c in name if c.isascii() and (c.isalnum() or c == "_")) + ">"
 
 
+def inherits(cls: type, base: type) -> bool:
+    """``issubclass`` for a ``base`` with a metaclass, whose own check asks ``cls``."""
+    return any(known is base for known in _class_mro(cls))
+
+
 def is_record(cls: type) -> bool:
     """Whether instances of ``cls`` are nothing but named values."""
     return any(mark in _class_dict(base) for base in _class_mro(cls) for mark in _RECORD_MARKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from .data import MASK, load
@@ -10,6 +11,7 @@ from .ledger import Ledger
 
 _MAX_NAME = 80
 _MAX_WORDS = 4
+_NO_NAME = re.compile(r"[=<>{}\"'\n/\\*]|:.")
 _COLUMNS = frozenset({"columns", "headers", "fields", "header"})
 
 
@@ -26,7 +28,7 @@ class Pairs:
         self._headers = frozenset(policy["header_pairs"])
 
     def _grade(self, name: object) -> int:
-        if type(name) is not str or not 2 < len(name) <= _MAX_NAME or name.count(" ") >= _MAX_WORDS:
+        if type(name) is not str or not 2 < len(name) <= _MAX_NAME or name.count(" ") >= _MAX_WORDS or _NO_NAME.search(name):
             return 0
         return self._names.grade(name)
 

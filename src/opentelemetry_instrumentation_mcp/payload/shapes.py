@@ -118,7 +118,7 @@ class Shapes:
             return position
         scan.steps += match.end() - position
         if shape.digit and not any(character.isdigit() for character in match.group()):
-            return position
+            return match.end()
         scan.mask(position, match.end())
         if shape.pair:
             scan.pairs.add(shape.pair)

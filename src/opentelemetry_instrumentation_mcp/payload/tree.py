@@ -21,6 +21,9 @@ _KEPT_KEYS = 4_096
 _LONGEST_WORD = 19  # shorter than any token that is known by its shape
 
 
+_USER_CLASSES = (collections.UserDict, collections.UserList, collections.UserString)
+
+
 class CutStr(str):
     """The beginning of a longer string."""
 
@@ -184,7 +187,7 @@ class Tree:
             return self._members(
                 (("type", objects.type_name(cls)[1:-1]), ("args", arguments if type(arguments) is tuple else ())), depth
             )
-        if issubclass(cls, (collections.UserDict, collections.UserList, collections.UserString)):
+        if any(objects.inherits(cls, base) for base in _USER_CLASSES):
             return self.build((objects.instance_dict(value) or {}).get("data"), depth)
         if objects.is_record(cls):
             hidden = objects.hidden_fields(cls)

@@ -23,7 +23,20 @@ SENSITIVE = (
     "password", "db_password", "X-Api-Key", "apiKey", "idToken", "AWS_SECRET_ACCESS_KEY", "client.secret", "authorization",
     "Set-Cookie", "privateKey", "session_id", "refresh token", "CREDENTIALS", "userPasswd",
 )  # fmt: skip
-PLAIN = ("name", "city", "total_tokens", "author", "keyboard", "page", "status", "key", "items", "max_tokens", "url", "note")
+PLAIN = (
+    "name",
+    "city",
+    "total_tokens",
+    "author",
+    "keyboard",
+    "page",
+    "status",
+    "key",
+    "items",
+    "max_tokens",
+    "url",
+    "note",
+)
 scalars = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=20)
 words = st.text(string.ascii_lowercase + " ", min_size=1, max_size=30)
 names = st.sampled_from(PLAIN) | st.text(string.ascii_lowercase, min_size=1, max_size=6).map(lambda name: "f_" + name)
@@ -32,9 +45,7 @@ names = st.sampled_from(PLAIN) | st.text(string.ascii_lowercase, min_size=1, max
 def structures(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.recursive(
         leaf,
-        lambda inner: (
-            st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4) | st.tuples(inner, inner)
-        ),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4) | st.tuples(inner, inner),
         max_leaves=8,
     )
 
