@@ -99,7 +99,7 @@ def grade_of(words: tuple[str, ...]) -> int:
     vocabulary = _vocabulary()
     if len(words) > _LONG_SENTENCE:
         words = words[-_END_OF_SENTENCE:]
-    if not words or words[-1] in vocabulary.plain_heads and len(words) > 1:
+    if not words or (words[-1] in vocabulary.plain_heads and len(words) > 1):
         return PLAIN
     singles = [singular(word) for word in words]
     if (" " + " ".join(singles)).endswith(vocabulary.plain_endings):

@@ -39,11 +39,16 @@ _SETTLED = re.compile(r"\*{3}(?:\n|$|\\*[\"'](?:[,}\]]|$))")
 _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
-_NOT_AFTER_WORD = frozenset(("\"", "'", "\\\"", "\\'", ",", ";", ")", "]", "}", "<"))
+_NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
 _DIGIT = re.compile(r"\d")
-_NAME_MEMBER = re.compile(r"(?:name|key|header|field)\\*[\"']?\s{0,4}:\s{0,8}\\*[\"']$")
+_NAME_MEMBER = re.compile(r"(?:name|key|header|field)\\*[\"']?\s{0,4}[:=]\s{0,8}(?:\\*[\"'])?$")
+_NEXT_MEMBER = re.compile(
+    r"([\w.-]{0,64})[ \t]{0,8}(?:,[ \t]{0,8}|\r?\n[ \t-]{0,64})([\w-]{1,20})[ \t]{0,4}[:=][ \t]{0,8}"
+)
+_ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|arg|set -g?x) $")
 _REST = re.compile(r"[\w.-]{0,64}")
 _BACK = 512
+_WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
 
@@ -174,13 +179,13 @@ class Labels:
             grade = max(grade, self._grade_of_several(scan, start, name_end))
         closing = after.group(2)
         tight = separator in ("=", ":=", "%3d", "=>") or any(mark in closing for mark in ('"', "'", "quot", "%22"))
-        if grade == SOFT and not tight or not grade and not self._is_equals_stem(stem, tight, start, position):
+        if (grade == SOFT and not tight) or (not grade and not self._is_equals_stem(stem, tight, start, position)):
             return position
         return self._mask(scan, start, name_end, after)
 
     @staticmethod
     def _is_equals_stem(stem: str, tight: bool, start: int, position: int) -> bool:
-        return tight and stem == "signature=" and start == position
+        return tight and stem in _WHOLE_STEMS and start == position
 
     def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str]) -> int:
         label = scan.low[start:name_end]
@@ -236,6 +241,14 @@ class Labels:
             option = _OPTION.match(low, position)
             if option and self._grade(scan, start, option.end(1)):
                 return self._option(scan, start, option)
+        if start > 3 and low[start - 1] == " " and _ASSIGNS.search(low, max(0, start - 12), start):
+            spaced = _SPACED.match(low, position)
+            if spaced and self._grade(scan, start, spaced.end(1)):
+                return self._values.mask(scan, spaced.end())
+        if _NAME_MEMBER.search(low, max(0, start - 24), start):
+            member = _NEXT_MEMBER.match(low, position)
+            if member and member.group(2) in self._pair_values and self._grade(scan, start, member.end(1)):
+                return max(member.end(1), self._values.mask(scan, member.end()))
         before = scan.text[start - 1] if start else ""
         if before in ('"', "'", "`", ";") or low.startswith("%22", max(0, start - 3)):
             return self._pair(scan, start, position)

@@ -28,7 +28,12 @@ class Pairs:
         self._headers = frozenset(policy["header_pairs"])
 
     def _grade(self, name: object) -> int:
-        if type(name) is not str or not 2 < len(name) <= _MAX_NAME or name.count(" ") >= _MAX_WORDS or _NO_NAME.search(name):
+        if (
+            type(name) is not str
+            or not 2 < len(name) <= _MAX_NAME
+            or name.count(" ") >= _MAX_WORDS
+            or _NO_NAME.search(name)
+        ):
             return 0
         return self._names.grade(name)
 
@@ -70,9 +75,7 @@ class Pairs:
         return self._in_table(members)
 
     def _in_table(self, members: dict[str, Any]) -> dict[str, Any]:
-        columns = next(
-            (members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None
-        )
+        columns = next((members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None)
         if columns is None:
             return members
         secret = [index for index, column in enumerate(columns) if self._grade(_column_name(column)) == SENSITIVE]

@@ -62,7 +62,7 @@ class Policy:
     What an operation returns, it leaves as it is when it is applied again.
     """
 
-    def __init__(self, settings: PolicySettings = PolicySettings()) -> None:  # noqa: B008 - frozen
+    def __init__(self, settings: PolicySettings = PolicySettings()) -> None:
         limits = load()["limits"]
         self._names = Names(settings.redact_keys, settings.keep_keys)
         self._text = Text(self._names, settings.redact_patterns, settings.detector)

@@ -47,7 +47,7 @@ def completions(text: str) -> Iterator[tuple[str, int]]:
     else:
         end = len(text) - len(CUT) if text.endswith(CUT) else len(text)
         yield text[:end] + _closing(stack), len(text) - end
-    if last_whole and _CUT_MEMBER.fullmatch(text, last_whole):
+    if closers and _CUT_MEMBER.fullmatch(text, last_whole):
         yield text[:last_whole] + closers, len(text) - last_whole
 
 

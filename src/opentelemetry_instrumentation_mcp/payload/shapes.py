@@ -54,7 +54,9 @@ class Shapes:
             compiled = _Shape(pattern, shape.get("before", ""), shape.get("digit", False), pair)
             for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
                 self._by_head[head].append(compiled)
-        self._patterns = [(entry["gate"], re.compile(entry["pattern"])) for entry in load()["patterns"]]
+        self._patterns = [
+            (entry["gate"], re.compile(entry["pattern"]), entry.get("group", 0)) for entry in load()["patterns"]
+        ]
         text = load()["text"]
         self._words_after_scheme = frozenset(text["words_after_scheme"])
         self._schemes = frozenset(text["schemes_before_runs"])
@@ -68,10 +70,10 @@ class Shapes:
             self._basic(scan)
         if "PRIVATE KEY" in scan.text:
             _key_blocks(scan)
-        for gate, pattern in self._patterns:
+        for gate, pattern, group in self._patterns:
             if gate in scan.text:
                 for match in pattern.finditer(scan.text):
-                    scan.mask(match.start(), match.end())
+                    scan.mask(match.start(group), match.end(group))
 
     def _runs(self, scan: Scan) -> None:
         text = scan.text

@@ -59,7 +59,9 @@ class Text:
 
     def may_be_document(self, text: str) -> bool:
         """Whether ``text`` looks like JSON and may hold a sensitive name."""
-        if len(text) < _SHORTEST_DOCUMENT or not (text[0] in _OPENERS or (text[0] in _BLANK and text.lstrip()[:1] in _OPENERS)):
+        if len(text) < _SHORTEST_DOCUMENT or not (
+            text[0] in _OPENERS or (text[0] in _BLANK and text.lstrip()[:1] in _OPENERS)
+        ):
             return False
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
@@ -177,7 +179,12 @@ def _stand_alone(text: str, spans: list[tuple[int, int, str]]) -> bool:
         if end <= last:
             continue
         before = text[start - 1 : start]
-        if start < last or before not in _OPENING or text[end : end + 1] not in _CLOSING or text.find("\n", start, end) >= 0:
+        if (
+            start < last
+            or before not in _OPENING
+            or text[end : end + 1] not in _CLOSING
+            or text.find("\n", start, end) >= 0
+        ):
             return False
         last = end
     return True

@@ -16,7 +16,6 @@ from .keys import SENSITIVE, SOFT, Names, is_tally
 from .ledger import Ledger
 from .pairs import Pairs
 
-
 _KEPT_KEYS = 4_096
 _LONGEST_WORD = 19  # shorter than any token that is known by its shape
 
@@ -45,7 +44,9 @@ class Tree:
         ledger: notes what is masked and whether something is left out.
     """
 
-    def __init__(self, names: Names, clean_key: Callable[[str], str], keys: dict[str, tuple[str, int]], room: int, ledger: Ledger) -> None:
+    def __init__(
+        self, names: Names, clean_key: Callable[[str], str], keys: dict[str, tuple[str, int]], room: int, ledger: Ledger
+    ) -> None:
         limits, marks = load()["limits"], load()["marks"]
         self._names = names
         self._pairs = Pairs(names, ledger)

@@ -18,6 +18,9 @@ _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
 _OPTION = re.compile(r"--?[A-Za-z]")
 _CREDENTIALS = re.compile(r"(?:[ \t]|%20){1,4}[\w.~+/=*][\w.~+/=*-]*")
+_ANGLE = re.compile(r"<[^<>\s/][^<>\s]{0,255}>")
+_ADJACENT = re.compile(r"[ \t]{1,4}(?:\+[ \t]{0,4})?([\"'])([^\"'\n]{1,512})\1")
+_BEHIND = 80
 _COUNT = re.compile(r"\d{1,15}(?:\.\d+)?(?:[\s,;)]|$)")
 _BRACKET = re.compile(r"[\[\](){}\n]")
 _BLOCK = re.compile(r"[|>][+-]?\d?[+-]?[ \t]*(?:#[^\n]*)?\r?\n")
@@ -73,9 +76,13 @@ class Values:
             return position
         if document and first in _CLOSERS:
             return self._bracketed(scan, position)
+        if first in "[{" and not line:
+            end = self._flow(scan, position, label)
+            if end > position:
+                return end
         found = (_LINE if line else _BARE).match(text, position)
         if not found:
-            return position
+            return self._angle(scan, position)
         end = found.end()
         scan.steps += end - position
         if line:
@@ -83,9 +90,9 @@ class Values:
         if scan.low[position:end] in self._schemes:
             credentials = _CREDENTIALS.match(text, end)
             end = credentials.end() if credentials else end
-        stop = _STOP.search(text, position, end)
-        stopped = stop is not None
-        if stop:
+        stop = _STOP.search(text, position, end + _BEHIND)
+        stopped = stop is not None and stop.start() < end
+        if stop and stopped:
             end = stop.start()
         whole = end
         while end > position + 1 and text[end - 1] in _TRAILING:
@@ -98,6 +105,14 @@ class Values:
         scan.mask(position, end, f'"{MASK}"' if quoted else MASK)
         return max(end, position + 1)
 
+    def _angle(self, scan: Scan, position: int) -> int:
+        """Mask what is between angle brackets, if it is more than the name of what to put there."""
+        found = _ANGLE.match(scan.text, position)
+        if not found or self._placeholders.match(found.group()):
+            return position
+        scan.mask(position, found.end())
+        return found.end()
+
     def _is_plain(self, scan: Scan, start: int, end: int, whole: int, label: str) -> bool:
         """Whether a bare value is a placeholder, a type or a piece of program, not a secret."""
         if end - start > self._placeholder:
@@ -107,7 +122,7 @@ class Values:
         if low in self._plain or (len(value) <= 2 and value.isdigit()):
             return True
         if label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
-            if scan.text[whole : whole + 1] in ("", "\n") or whole > end or value.isupper():
+            if scan.text[whole : whole + 1] in ("", "\n", ",") or whole > end or value.isupper():
                 return True
         full = scan.text[start:whole] if whole - start <= self._placeholder else value
         if "[" in value or "(" in value or value[-2:] == "{{":
@@ -121,7 +136,7 @@ class Values:
         end, after = self._closing(scan, quote)
         inner = text[start : min(end, start + self._placeholder)]
         if end - start < self._placeholder and (
-            not inner.strip("* ") and "*" not in inner or self._placeholders.match(inner)
+            (not inner.strip("* ") and "*" not in inner) or self._placeholders.match(inner)
         ):
             return start
         scan.steps += end - start
@@ -133,6 +148,11 @@ class Values:
         if glued and not quote.group(1) and text[after : after + 2] not in ('""', "''"):
             scan.mask(after, glued.end())
             return glued.end()
+        adjacent = _ADJACENT.match(text, after)
+        while adjacent:
+            scan.mask(adjacent.start(2), adjacent.end(2))
+            after = adjacent.end()
+            adjacent = _ADJACENT.match(text, after)
         return max(after, start + 1)
 
     @staticmethod
@@ -189,6 +209,22 @@ class Values:
             return start
         scan.mask(start, end)
         return end
+
+    def _flow(self, scan: Scan, start: int, label: str) -> int:
+        """Mask a list or mapping of several items that ends in the line it begins in."""
+        depth = 0
+        for bracket in _BRACKET.finditer(scan.text, start):
+            if bracket.group() == "\n":
+                break
+            depth += 1 if bracket.group() in "[({" else -1
+            if depth == 0:
+                end = bracket.end()
+                inner = scan.text[start + 1 : end - 1]
+                if not inner.strip() or self._is_plain(scan, start, end, end, label):
+                    return start
+                scan.mask(start, end)
+                return end
+        return start
 
     @staticmethod
     def _bracketed(scan: Scan, start: int) -> int:
