@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from .data import MASK, load
+from .data import MASK, class_of, load
 from .keys import Names
 from .ledger import Ledger
 from .pairs import Pairs
@@ -77,7 +77,7 @@ class Documents:
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
     def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
-        cls = type(tree)
+        cls = class_of(tree)
         if cls is str:
             if tree not in suspects:
                 return tree
@@ -113,7 +113,7 @@ class Documents:
         return self._text.clean(text, cut=cut)
 
     def _parsed(self, text: str, nesting: int) -> str | None:
-        """The JSON text ``text``, or the beginning of one, cleaned; itself if there is nothing to clean, None if it is none."""
+        """The JSON text ``text``, or the beginning of one, cleaned; None if it is none."""
         try:
             return self._document(_decode(text), text, 0, nesting)
         except (ValueError, RecursionError):
@@ -127,7 +127,8 @@ class Documents:
         return None
 
     def _document(self, value: Any, text: str, missing: int, nesting: int) -> str | None:
-        if type(value) is not list and type(value) is not Members and type(value) is not str:
+        cls = class_of(value)
+        if cls is not list and cls is not Members and cls is not str:
             return None
         if nesting >= self._nested:
             return MASK

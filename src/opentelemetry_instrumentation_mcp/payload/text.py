@@ -160,8 +160,8 @@ class Text:
     def _detect(self, scan: Scan) -> None:
         assert self._detector
         try:
-            for start, end in self._detector(scan.text):
-                start, end = max(0, int(start)), min(len(scan.text), int(end))
+            for found in self._detector(scan.text):
+                start, end = max(0, int(found[0])), min(len(scan.text), int(found[1]))
                 if scan.text[start:end].strip("*"):
                     scan.mask(start, end)
         except Exception:
@@ -173,7 +173,7 @@ def _outer_first(span: tuple[int, int, str]) -> tuple[int, int]:
 
 
 def _stand_alone(text: str, spans: list[tuple[int, int, str]]) -> bool:
-    """Whether every span is within one line and set off from its surroundings, so that masking it changes nothing else."""
+    """Whether every span is in one line and set off from its surroundings, so that masking it changes nothing else."""
     last = 0
     for start, end, _ in sorted(spans, key=_outer_first):
         if end <= last:
