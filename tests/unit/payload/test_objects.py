@@ -45,7 +45,8 @@ def fatal(*_: Any, **__: Any) -> Any:
 HOOKS = (
     "__repr__", "__str__", "__iter__", "__getattr__", "__len__", "__bool__", "__eq__", "__hash__", "__format__",
     "__getitem__", "__contains__", "__next__", "__reduce__", "__dir__", "__int__", "__float__",
-    "__index__", "__lt__", "__bytes__", "keys", "items", "values", "get", "model_dump", "dict", "to_dict", "isoformat", "encode", "lower", "strip",
+    "__index__", "__lt__", "__bytes__", "keys", "items", "values", "get", "model_dump", "dict", "to_dict", "isoformat",
+    "encode", "lower", "strip",
 )  # fmt: skip
 HOSTILE: dict[str, Any] = dict.fromkeys(HOOKS, fatal)
 
