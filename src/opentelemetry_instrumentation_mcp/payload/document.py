@@ -55,7 +55,7 @@ class Documents:
         room = limit - len(_encode(wrapper))
         preview = _fitting(text, room)
         for _ in range(_ROUNDS):
-            settled = self.string(preview)
+            settled = preview if self._is_settled(preview) else self.string(preview)
             if settled == preview:
                 break
             preview = _fitting(settled, room)
@@ -63,6 +63,36 @@ class Documents:
             preview = MASK
         wrapper["_preview"] = preview
         return wrapper, _encode(wrapper)
+
+    def _is_settled(self, preview: str) -> bool:
+        """Whether the beginning of a cleaned document is clean: a cut changes only what it goes through."""
+        for completed, missing in completions(preview):
+            try:
+                node = _decode(completed)
+            except (ValueError, RecursionError):
+                continue
+            rest = preview[len(preview) - missing :]
+            return self._text.clean(rest) == rest and self._is_clean_at_end(node)
+        return False
+
+    def _is_clean_at_end(self, node: Any) -> bool:
+        ledger = Ledger()
+        pairs = Pairs(self._names, ledger)
+        while node and class_of(node) is not str:
+            if class_of(node) is Members:
+                pairs.in_object(dict(node))
+                node = node[-1][1]
+            elif class_of(node) is list:
+                pairs.in_list(list(node))
+                node = node[-1]
+            else:
+                break
+        if ledger.masked:
+            return False
+        if class_of(node) is not str:
+            return True
+        tail = node[-2 * self._slack :]
+        return self.string(node) == node if self._text.may_be_document(node) else self._text.clean(tail) == tail
 
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
         ledger = Ledger()

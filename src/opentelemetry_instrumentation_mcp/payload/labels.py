@@ -74,7 +74,9 @@ class Labels:
         stems = [stem for stem in self._stems if stem in low]
         if "=" in low or "\uff1d" in low:
             stems += [stem for stem in self._before_equals if stem in low]
-        return stems + [statement for statement in self._statements if statement in low]
+        if "'" in low or '"' in low:
+            stems += [statement for statement in self._statements if statement in low]
+        return stems
 
     def document_stems_in(self, low: str) -> bool:
         """Whether a JSON text may hold a sensitive name, also one that is too short to be looked for in prose."""

@@ -71,7 +71,7 @@ class Shapes:
         if "PRIVATE KEY" in scan.text:
             _key_blocks(scan)
         for gate, pattern, group in self._patterns:
-            if gate in scan.text:
+            if gate[-1] in scan.text and gate in scan.text:
                 for match in pattern.finditer(scan.text):
                     scan.mask(match.start(group), match.end(group))
 

@@ -26,6 +26,8 @@ _LONG = 2_048
 _SHORTEST = 5  # pw=x
 _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
+# Texts of nothing but words and the commonest separators.
+_PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,'\"-]*")
 _OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
 _CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')
@@ -59,10 +61,13 @@ class Text:
 
     def may_be_document(self, text: str) -> bool:
         """Whether ``text`` looks like JSON and may hold a sensitive name."""
-        if len(text) < _SHORTEST_DOCUMENT or not (
-            text[0] in _OPENERS or (text[0] in _BLANK and text.lstrip()[:1] in _OPENERS)
-        ):
+        if len(text) < _SHORTEST_DOCUMENT:
             return False
+        first = text.lstrip()[:1] if text[0] in _BLANK else text[0]
+        if first not in _OPENERS:
+            return False
+        if first == '"' and "\\" not in text:
+            return bool(self._labels.stems_in(fold(text)))
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
     def suspects(self, texts: list[str]) -> set[str]:
@@ -87,7 +92,7 @@ class Text:
         if not spans and end == len(text):
             return text
         cleaned = replace(text, spans, end)
-        if len(text) > _LONG and not cut and _stand_alone(text, spans):
+        if not cut and (len(text) > _LONG or _PLAIN.fullmatch(text)) and _stand_alone(text, spans):
             return cleaned
         # What was masked may make its surroundings mean something else.
         for _ in range(_ROUNDS):

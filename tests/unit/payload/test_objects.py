@@ -29,6 +29,7 @@ def cleaned(value: Any) -> Any:
     text = POLICY.json(value)
     text.encode("utf-8")
     result = json.loads(text)
+    assert "not serializable" not in text
     assert POLICY.json(result) == text, "not idempotent"
     assert POLICY.structured(value) == result
     return result

@@ -86,6 +86,7 @@ secrets = (
 def check(text: str, limit: int) -> None:
     assert len(text) <= limit
     text.encode("utf-8")
+    assert "not serializable" not in text
     assert POLICY.json(json.loads(text), limit) == text, "not idempotent"
 
 
