@@ -127,7 +127,7 @@ class Documents:
     def _stable(self, text: str, nesting: int) -> str:
         for _ in range(_ROUNDS):
             cleaned = self.string(text, nesting)
-            if cleaned == text or len(text) > _LONG:
+            if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned):
                 return cleaned
             text = cleaned
         return MASK

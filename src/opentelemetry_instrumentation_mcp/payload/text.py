@@ -92,7 +92,9 @@ class Text:
         if not spans and end == len(text):
             return text
         cleaned = replace(text, spans, end)
-        if not cut and (len(text) > _LONG or _PLAIN.fullmatch(text)) and _stand_alone(text, spans):
+        if cut:  # looked at again when it is known how much of it is shown
+            return cleaned
+        if (len(text) > _LONG or _PLAIN.fullmatch(text)) and _stand_alone(text, spans):
             return cleaned
         # What was masked may make its surroundings mean something else.
         for _ in range(_ROUNDS):
