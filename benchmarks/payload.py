@@ -18,11 +18,12 @@ from typing import Any
 from opentelemetry_instrumentation_mcp.payload import Policy
 
 KIB = 1024
-WORDS = (
-    "the weather in berlin is cloudy with a chance of rain and the temperature will be around twelve degrees while "
-    "results of this query were returned from an index that holds documents about history science music and travel "
-    "please see section four for details: it lists every option, its default (if any) and a short example"
-).split()
+FILL = 0.97  # a little less than the size, so that 32 KiB are within the limit with what JSON adds
+WORDS = """
+the weather in berlin is cloudy with a chance of rain and the temperature will be around twelve degrees while
+results of this query were returned from an index that holds documents about history science music and travel
+please see section four for details: it lists every option, its default (if any) and a short example
+""".split()  # noqa: SIM905
 SECRETS = (
     "password=hunter2-{n}",
     "Authorization: Bearer c2VjcmV0LXRva2Vu{n}",
@@ -36,7 +37,7 @@ def prose(size: int, seed: int = 1) -> str:
     """Text without secrets."""
     chance = random.Random(seed)
     words = [chance.choice(WORDS) + ("\n" if chance.random() < 0.05 else "") for _ in range(size // 4)]
-    return " ".join(words)[:size]
+    return " ".join(words)[: int(size * FILL)]
 
 
 def leaky(size: int) -> str:
@@ -44,18 +45,18 @@ def leaky(size: int) -> str:
     words = prose(4 * size, 2).split()
     lines: list[str] = []
     length = 0
-    while length < size:
+    while length < size * FILL:
         number = len(lines)
         line = " ".join(words[number * 20 : number * 20 + 20]) + "\n" + SECRETS[number % len(SECRETS)].format(n=number)
         lines.append(line)
         length += len(line) + 1
-    return "\n".join(lines)[:size]
+    return "\n".join(lines)
 
 
 def structured(size: int, *, secrets: bool = False) -> dict[str, Any]:
     """Rows as a database tool returns them."""
     rows: list[dict[str, Any]] = []
-    while len(json.dumps(rows, separators=(",", ":"))) < 0.95 * min(size, 64 * KIB):
+    while len(json.dumps(rows, separators=(",", ":"))) < FILL * min(size, 64 * KIB):
         number = len(rows)
         row: dict[str, Any] = {
             "id": number,
@@ -74,7 +75,7 @@ def structured(size: int, *, secrets: bool = False) -> dict[str, Any]:
 
 def json_in_text(size: int) -> dict[str, Any]:
     """An MCP result whose text is a JSON document."""
-    return {"content": [{"type": "text", "text": json.dumps(structured(size, secrets=True), indent=1)[:size]}]}
+    return {"content": [{"type": "text", "text": json.dumps(structured(int(size * 0.75), secrets=True))}]}
 
 
 def gateway() -> Callable[[Any], Any] | None:

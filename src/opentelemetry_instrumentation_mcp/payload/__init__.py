@@ -1,4 +1,4 @@
-"""The payload policy: any object or text in, redacted and bounded text out. Nothing is loaded before it is asked for."""
+"""The payload policy: any object or text in, redacted and bounded text out. Loaded when it is asked for."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 @lru_cache(maxsize=1)
 def load() -> dict[str, Any]:
     """The parsed ``policy.json``; not to be changed by callers."""
-    return json.loads(files(__package__).joinpath("policy.json").read_text(encoding="utf-8"))
+    return json.loads(files(__package__ or "").joinpath("policy.json").read_text(encoding="utf-8"))
 
 
+class_of: Callable[[Any], Any] = type
 MASK = "***"
 CUT = "..."
 SURROGATES = re.compile("[\ud800-\udfff]")

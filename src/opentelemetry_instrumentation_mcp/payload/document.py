@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from .data import MASK, load
+from .data import MASK, class_of, load
 from .keys import Names
 from .ledger import Ledger
 from .pairs import Pairs
@@ -15,6 +15,8 @@ from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 _LONGEST_ESCAPE = 6
+_ROUNDS = 4
+_LONG = 2_048
 _decode = json.JSONDecoder(object_pairs_hook=Members, strict=False).decode
 
 
@@ -52,8 +54,8 @@ class Documents:
         wrapper: dict[str, Any] = {"_truncated": True, "_original_size": size, "_preview": ""}
         room = limit - len(_encode(wrapper))
         preview = _fitting(text, room)
-        for _ in range(4):
-            settled = self.string(preview)
+        for _ in range(_ROUNDS):
+            settled = preview if self._is_settled(preview) else self.string(preview)
             if settled == preview:
                 break
             preview = _fitting(settled, room)
@@ -61,6 +63,36 @@ class Documents:
             preview = MASK
         wrapper["_preview"] = preview
         return wrapper, _encode(wrapper)
+
+    def _is_settled(self, preview: str) -> bool:
+        """Whether the beginning of a cleaned document is clean: a cut changes only what it goes through."""
+        for completed, missing in completions(preview):
+            try:
+                node = _decode(completed)
+            except (ValueError, RecursionError):
+                continue
+            rest = preview[len(preview) - missing :]
+            return self._text.clean(rest) == rest and self._is_clean_at_end(node)
+        return False
+
+    def _is_clean_at_end(self, node: Any) -> bool:
+        ledger = Ledger()
+        pairs = Pairs(self._names, ledger)
+        while node and class_of(node) is not str:
+            if class_of(node) is Members:
+                pairs.in_object(dict(node))
+                node = node[-1][1]
+            elif class_of(node) is list:
+                pairs.in_list(list(node))
+                node = node[-1]
+            else:
+                break
+        if ledger.masked:
+            return False
+        if class_of(node) is not str:
+            return True
+        tail = node[-2 * self._slack :]
+        return self.string(node) == node if self._text.may_be_document(node) else self._text.clean(tail) == tail
 
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
         ledger = Ledger()
@@ -75,11 +107,11 @@ class Documents:
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
     def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
-        cls = type(tree)
+        cls = class_of(tree)
         if cls is str:
             if tree not in suspects:
                 return tree
-            text = self.string(tree, nesting)
+            text = self._stable(tree, nesting)
             ledger.masked += text != tree
             return text
         if cls is CutStr:
@@ -92,6 +124,14 @@ class Documents:
             return pairs.in_list([self._cleaned(item, suspects, nesting, ledger, pairs) for item in tree])
         return tree
 
+    def _stable(self, text: str, nesting: int) -> str:
+        for _ in range(_ROUNDS):
+            cleaned = self.string(text, nesting)
+            if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned):
+                return cleaned
+            text = cleaned
+        return MASK
+
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
         """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""
         if self._text.may_be_document(text):
@@ -103,7 +143,7 @@ class Documents:
         return self._text.clean(text, cut=cut)
 
     def _parsed(self, text: str, nesting: int) -> str | None:
-        """The JSON text ``text``, or the beginning of one, cleaned; itself if there is nothing to clean, None if it is none."""
+        """The JSON text ``text``, or the beginning of one, cleaned; None if it is none."""
         try:
             return self._document(_decode(text), text, 0, nesting)
         except (ValueError, RecursionError):
@@ -117,7 +157,8 @@ class Documents:
         return None
 
     def _document(self, value: Any, text: str, missing: int, nesting: int) -> str | None:
-        if type(value) is not list and type(value) is not Members and type(value) is not str:
+        cls = class_of(value)
+        if cls is not list and cls is not Members and cls is not str:
             return None
         if nesting >= self._nested:
             return MASK

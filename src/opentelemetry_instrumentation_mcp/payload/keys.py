@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 from .data import INVISIBLE, compact, fold, load
@@ -99,32 +100,39 @@ def grade_of(words: tuple[str, ...]) -> int:
     vocabulary = _vocabulary()
     if len(words) > _LONG_SENTENCE:
         words = words[-_END_OF_SENTENCE:]
-    if not words or words[-1] in vocabulary.plain_heads and len(words) > 1:
+    if not words or (words[-1] in vocabulary.plain_heads and len(words) > 1):
         return PLAIN
     singles = [singular(word) for word in words]
     if (" " + " ".join(singles)).endswith(vocabulary.plain_endings):
         return PLAIN
-    for index, single in enumerate(singles):
-        if words[index] in vocabulary.plain_words:
-            continue
-        if single == "token":
-            if not _is_count(words, index):
-                return SENSITIVE
-        elif single in vocabulary.words or words[index] in vocabulary.words or _is_glued(words[index]):
-            return SENSITIVE
-    for length in range(1, vocabulary.longest + 1):
-        for start in range(len(singles) - length + 1):
-            if " ".join(singles[start : start + length]) in vocabulary.phrases:
-                return SENSITIVE
+    if any(_is_secret_word(words, index, single) for index, single in enumerate(singles)) or _has_phrase(singles):
+        return SENSITIVE
     return _soft_grade(words)
 
 
-def _soft_grade(words: tuple[str, ...]) -> int:
+def _is_secret_word(words: tuple[str, ...], index: int, single: str) -> bool:
+    vocabulary, word = _vocabulary(), words[index]
+    if word in vocabulary.plain_words:
+        return False
+    if single == "token":
+        return not _is_count(words, index)
+    return single in vocabulary.words or word in vocabulary.words or _is_glued(word)
+
+
+def _has_phrase(singles: list[str]) -> bool:
     vocabulary = _vocabulary()
-    last = words[-1]
-    if last == "pass" and len(words) > 1:
+    return any(
+        " ".join(singles[start : start + length]) in vocabulary.phrases
+        for length in range(1, vocabulary.longest + 1)
+        for start in range(len(singles) - length + 1)
+    )
+
+
+def _soft_grade(words: Sequence[str]) -> int:
+    vocabulary = _vocabulary()
+    if words[-1] == "pass" and len(words) > 1:
         return SENSITIVE if words[-2] in vocabulary.owners_of_pass else PLAIN
-    return SOFT if last in vocabulary.soft and words[-1] == last else PLAIN
+    return SOFT if words[-1] in vocabulary.soft else PLAIN
 
 
 class Names:

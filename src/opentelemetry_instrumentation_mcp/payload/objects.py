@@ -9,13 +9,14 @@ import pathlib
 import sys
 import types
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from .data import load
 
 _class_dict: Callable[[type], Any] = type.__dict__["__dict__"].__get__
 _class_mro: Callable[[type], Any] = type.__dict__["__mro__"].__get__
+_items_of: Callable[[Any], Iterable[tuple[Any, Any]]] = cast("Any", dict).items
 _class_name: Callable[[type], Any] = type.__dict__["__name__"].__get__
 # Classes with one of these in their dictionary only hold data: dataclasses, pydantic 2 and 1, attrs, msgspec.
 _RECORD_MARKS = (
@@ -36,6 +37,11 @@ def type_name(cls: type) -> str:
     return "<" + "".join(c for c in name if c.isascii() and (c.isalnum() or c == "_")) + ">"
 
 
+def inherits(cls: type, base: type) -> bool:
+    """``issubclass`` for a ``base`` with a metaclass, whose own check asks ``cls``."""
+    return any(known is base for known in _class_mro(cls))
+
+
 def is_record(cls: type) -> bool:
     """Whether instances of ``cls`` are nothing but named values."""
     return any(mark in _class_dict(base) for base in _class_mro(cls) for mark in _RECORD_MARKS)
@@ -50,13 +56,21 @@ def class_attribute(cls: type, name: str) -> Any:
     return None
 
 
+def field_names(cls: type) -> tuple[str, ...]:
+    """The names of the items of a named tuple."""
+    fields = class_attribute(cls, "_fields")
+    if type(fields) is tuple and all(type(field) is str for field in cast("tuple[object, ...]", fields)):
+        return cast("tuple[str, ...]", fields)
+    return ()
+
+
 def instance_dict(value: object) -> dict[str, Any] | None:
     """The dictionary an object keeps its attributes in."""
     for base in _class_mro(type(value)):
         descriptor = _class_dict(base).get("__dict__")
         if type(descriptor) is types.GetSetDescriptorType:
             found = descriptor.__get__(value)
-            return found if issubclass(type(found), dict) else None
+            return cast("dict[str, Any]", found) if issubclass(type(found), dict) else None
     return None
 
 
@@ -78,7 +92,7 @@ def record_items(value: object) -> Iterator[tuple[str, Any]]:
     fields = _fields(cls)
     stored = instance_dict(value)
     if stored:
-        for name, item in dict.items(stored):
+        for name, item in _items_of(stored):
             if type(name) is str and not name.startswith("_"):
                 wire = _wire_name(fields.get(name), name)
                 if wire:
@@ -92,8 +106,9 @@ def record_items(value: object) -> Iterator[tuple[str, Any]]:
                     continue
                 yield name, item
     extra = slot(value, "__pydantic_extra__")
-    if extra is not None and issubclass(type(extra), dict):
-        yield from ((name, item) for name, item in dict.items(extra) if type(name) is str)
+    if issubclass(type(extra), dict):
+        members = _items_of(extra)
+        yield from ((name, item) for name, item in members if type(name) is str)
 
 
 def _fields(cls: type) -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
-from .data import MASK, load
+from .data import MASK, class_of, load
 from .keys import SENSITIVE, Names
 from .ledger import Ledger
 
 _MAX_NAME = 80
 _MAX_WORDS = 4
+_NO_NAME = re.compile(r"[=<>{}\"'\n/\\*]|:.")
+_ROWS = ("rows", "data", "values", "records")
 _COLUMNS = frozenset({"columns", "headers", "fields", "header"})
 
 
@@ -26,7 +29,12 @@ class Pairs:
         self._headers = frozenset(policy["header_pairs"])
 
     def _grade(self, name: object) -> int:
-        if type(name) is not str or not 2 < len(name) <= _MAX_NAME or name.count(" ") >= _MAX_WORDS:
+        if (
+            type(name) is not str
+            or not 2 < len(name) <= _MAX_NAME
+            or name.count(" ") >= _MAX_WORDS
+            or _NO_NAME.search(name)
+        ):
             return 0
         return self._names.grade(name)
 
@@ -72,12 +80,13 @@ class Pairs:
         if columns is None:
             return members
         secret = [index for index, column in enumerate(columns) if self._grade(_column_name(column)) == SENSITIVE]
-        if secret:
-            for key in ("rows", "data", "values", "records"):
-                for row in cast("list[Any]", members[key] if type(members.get(key)) is list else []):
-                    for index in secret:
-                        if type(row) is list and index < len(cast("list[Any]", row)) and _is_value(row[index]):
-                            self._mask(row, index)
+        rows: list[Any] = (
+            [row for key in _ROWS if type(members.get(key)) is list for row in members[key]] if secret else []
+        )
+        for row in rows:
+            for index in secret:
+                if class_of(row) is list and index < len(row) and _is_value(row[index]):
+                    self._mask(row, index)
         return members
 
 

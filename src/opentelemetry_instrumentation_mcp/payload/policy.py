@@ -45,7 +45,7 @@ class PolicySettings:
         redact_keys: names that are sensitive too, alone or as words of a longer name.
         keep_keys: whole names that are not sensitive although the policy says so; ``redact_keys`` win.
         redact_patterns: regular expressions whose matches are masked; a bad one is reported once and ignored.
-        detector: finds spans ``(start, end)`` of a text to mask, for personal data; if it raises, the whole text is masked.
+        detector: finds spans ``(start, end)`` to mask in a text, for personal data; if it raises, all of it is masked.
     """
 
     max_payload: int = 32_768
@@ -62,7 +62,7 @@ class Policy:
     What an operation returns, it leaves as it is when it is applied again.
     """
 
-    def __init__(self, settings: PolicySettings = PolicySettings()) -> None:  # noqa: B008 - frozen
+    def __init__(self, settings: PolicySettings = PolicySettings()) -> None:
         limits = load()["limits"]
         self._names = Names(settings.redact_keys, settings.keep_keys)
         self._text = Text(self._names, settings.redact_patterns, settings.detector)
@@ -142,7 +142,8 @@ class Policy:
 
     def _url(self, url: str) -> str:
         cleaned = self._text.clean(url)
-        pieces, position = [], 0
+        pieces: list[str] = []
+        position = 0
         for start, end in self._text.urls.spans(cleaned):
             pieces += (cleaned[position:start], MASK)
             position = end

@@ -12,6 +12,8 @@ _TOKEN = re.compile(r"\"(?:[^\"\\]+|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*(\"?)|[{
 # It always matches where it starts, so that no start is tried twice.
 _STRING = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"|\\?\Z)", re.DOTALL)
 _NO_BRACKET = re.compile(r"[^][{}]+")
+# What may follow the last whole member: one of which a part is missing.
+_CUT_MEMBER = re.compile(r"\s*,?\s*(?:\"(?:[^\"\\]|\\.)*(?:\"\s*(?::\s*[\w.+-]*)?|\\?)|[\w.+-]*)\.{0,3}", re.DOTALL)
 _CLOSER = {"{": "}", "[": "]"}
 # At the end of a cut text: three dots, an escape sequence of which a part is missing.
 _LONGEST_REST = 6 + len(CUT)
@@ -45,7 +47,7 @@ def completions(text: str) -> Iterator[tuple[str, int]]:
     else:
         end = len(text) - len(CUT) if text.endswith(CUT) else len(text)
         yield text[:end] + _closing(stack), len(text) - end
-    if last_whole:
+    if closers and _CUT_MEMBER.fullmatch(text, last_whole):
         yield text[:last_whole] + closers, len(text) - last_whole
 
 

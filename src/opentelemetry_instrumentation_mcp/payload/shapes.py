@@ -54,7 +54,9 @@ class Shapes:
             compiled = _Shape(pattern, shape.get("before", ""), shape.get("digit", False), pair)
             for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
                 self._by_head[head].append(compiled)
-        self._patterns = [(entry["gate"], re.compile(entry["pattern"])) for entry in load()["patterns"]]
+        self._patterns = [
+            (entry["gate"], re.compile(entry["pattern"]), entry.get("group", 0)) for entry in load()["patterns"]
+        ]
         text = load()["text"]
         self._words_after_scheme = frozenset(text["words_after_scheme"])
         self._schemes = frozenset(text["schemes_before_runs"])
@@ -68,10 +70,10 @@ class Shapes:
             self._basic(scan)
         if "PRIVATE KEY" in scan.text:
             _key_blocks(scan)
-        for gate, pattern in self._patterns:
-            if gate in scan.text:
+        for gate, pattern, group in self._patterns:
+            if gate[-1] in scan.text and gate in scan.text:
                 for match in pattern.finditer(scan.text):
-                    scan.mask(match.start(), match.end())
+                    scan.mask(match.start(group), match.end(group))
 
     def _runs(self, scan: Scan) -> None:
         text = scan.text
@@ -104,7 +106,7 @@ class Shapes:
                 for shape in self._by_head.get(head, ()):
                     done = max(done, self._try(scan, shape, position))
         before = scan.low[max(0, start - _BEFORE) : start].replace("%20", " ").rstrip("\"'").split()[-1:]
-        if before and before[0].strip("\"'") in self._schemes and not run.isalpha():
+        if before and before[0].strip("\"'") in self._schemes and (run != run.lower() or not run.isalpha()):
             scan.mask(start, _token_end(text, end))
 
     @staticmethod
@@ -118,7 +120,7 @@ class Shapes:
             return position
         scan.steps += match.end() - position
         if shape.digit and not any(character.isdigit() for character in match.group()):
-            return position
+            return match.end()
         scan.mask(position, match.end())
         if shape.pair:
             scan.pairs.add(shape.pair)

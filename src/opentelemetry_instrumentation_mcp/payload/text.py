@@ -26,6 +26,8 @@ _LONG = 2_048
 _SHORTEST = 5  # pw=x
 _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
+# Texts of nothing but words and the commonest separators.
+_PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,'\"-]*")
 _OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
 _CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')
@@ -59,10 +61,13 @@ class Text:
 
     def may_be_document(self, text: str) -> bool:
         """Whether ``text`` looks like JSON and may hold a sensitive name."""
-        if len(text) < _SHORTEST_DOCUMENT or not (
-            text[0] in _OPENERS or (text[0] in _BLANK and text.lstrip()[:1] in _OPENERS)
-        ):
+        if len(text) < _SHORTEST_DOCUMENT:
             return False
+        first = text.lstrip()[:1] if text[0] in _BLANK else text[0]
+        if first not in _OPENERS:
+            return False
+        if first == '"' and "\\" not in text:
+            return bool(self._labels.stems_in(fold(text)))
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
     def suspects(self, texts: list[str]) -> set[str]:
@@ -87,7 +92,9 @@ class Text:
         if not spans and end == len(text):
             return text
         cleaned = replace(text, spans, end)
-        if len(text) > _LONG and not cut and _stand_alone(text, spans):
+        if cut:  # looked at again when it is known how much of it is shown
+            return cleaned
+        if (len(text) > _LONG or _PLAIN.fullmatch(text)) and _stand_alone(text, spans):
             return cleaned
         # What was masked may make its surroundings mean something else.
         for _ in range(_ROUNDS):
@@ -160,8 +167,8 @@ class Text:
     def _detect(self, scan: Scan) -> None:
         assert self._detector
         try:
-            for start, end in self._detector(scan.text):
-                start, end = max(0, int(start)), min(len(scan.text), int(end))
+            for found in self._detector(scan.text):
+                start, end = max(0, int(found[0])), min(len(scan.text), int(found[1]))
                 if scan.text[start:end].strip("*"):
                     scan.mask(start, end)
         except Exception:
@@ -173,7 +180,7 @@ def _outer_first(span: tuple[int, int, str]) -> tuple[int, int]:
 
 
 def _stand_alone(text: str, spans: list[tuple[int, int, str]]) -> bool:
-    """Whether every span is within one line and set off from its surroundings, so that masking it changes nothing else."""
+    """Whether every span is in one line and set off from its surroundings, so that masking it changes nothing else."""
     last = 0
     for start, end, _ in sorted(spans, key=_outer_first):
         if end <= last:

@@ -5,20 +5,38 @@ from __future__ import annotations
 import collections
 import enum
 import json
+import math
 import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, cast
 
 from . import objects
-from .data import MASK, load, well_formed
+from .data import MASK, class_of, load, well_formed
 from .keys import SENSITIVE, SOFT, Names, is_tally
 from .ledger import Ledger
 from .pairs import Pairs
 
-
 _KEPT_KEYS = 4_096
 _LONGEST_WORD = 19  # shorter than any token that is known by its shape
+
+
+_USER_CLASSES = (collections.UserDict, collections.UserList, collections.UserString)
+
+
+# The methods of the built-in classes, so that those of a subclass are not called.
+_items_of: Callable[[Any], Iterable[tuple[Any, Any]]] = cast("Any", dict).items
+_iterate_tuple: Callable[[Any], Iterator[Any]] = cast("Any", tuple).__iter__
+_arguments: Callable[[Any], Any] = BaseException.__dict__["args"].__get__
+_SEQUENCES: tuple[tuple[type, Callable[[Any], Iterator[Any]]], ...] = (
+    (list, cast("Any", list).__iter__),
+    (tuple, _iterate_tuple),
+    (collections.deque, cast("Any", collections.deque).__iter__),
+)
+_SETS: tuple[tuple[Any, Callable[[Any], Iterator[Any]]], ...] = (
+    (set, cast("Any", set).__iter__),
+    (frozenset, cast("Any", frozenset).__iter__),
+)
 
 
 class CutStr(str):
@@ -74,7 +92,7 @@ class Tree:
             return self._container(value, depth)
         return self._other(value, cls, depth)
 
-    def _other(self, value: Any, cls: type, depth: int) -> Any:
+    def _other(self, value: Any, cls: Any, depth: int) -> Any:
         if issubclass(cls, enum.Enum):
             return self.build(objects.enum_value(value), depth + 1) if depth < self._depth else self._marks["depth"]
         if issubclass(cls, str):
@@ -83,12 +101,8 @@ class Tree:
             return self._number(value)
         if issubclass(cls, (bytes, bytearray, memoryview)):
             return self._bytes(value)
-        if cls is type or issubclass(cls, (type, types.ModuleType)):
-            return objects.type_name(cls)
         text = objects.plain_text(value)
-        if text is not None:
-            return self._string(text)
-        return self._container(value, depth)
+        return self._container(value, depth) if text is None else self._string(text)
 
     def _string(self, value: str) -> str:
         length = str.__len__(value)
@@ -109,16 +123,17 @@ class Tree:
     def _number(self, value: float) -> Any:
         self._room -= 8
         if issubclass(type(value), int):
-            number = value if type(value) is int else int.__add__(cast("int", value), 0)
-            large = int.bit_length(cast("int", number)) > self._integer_bits
-            self._room -= 0 if large else int.bit_length(cast("int", number)) // 4
+            number: int = int.__add__(cast("int", value), 0)
+            bits = int.bit_length(number)
+            large = bits > self._integer_bits
+            self._room -= 0 if large else bits // 4
             return self._marks["large_integer"] if large else number
-        number = float.__add__(value, 0.0) if type(value) is not float else value
-        if number != number:
+        real = float.__add__(value, 0.0) if type(value) is not float else value
+        if math.isfinite(real):
+            return real
+        if math.isnan(real):
             return "NaN"
-        if number in (float("inf"), float("-inf")):
-            return "Infinity" if number > 0 else "-Infinity"
-        return number
+        return "Infinity" if real > 0 else "-Infinity"
 
     def _bytes(self, value: Any) -> str:
         if issubclass(type(value), memoryview):
@@ -150,43 +165,34 @@ class Tree:
             return self._inside(value, depth + 1)
         except Exception:  # containers that change while they are read
             self._ledger.cut = True
-            return objects.type_name(type(value))
+            return objects.type_name(class_of(value))
         finally:
             self._path.discard(id(value))
 
     def _inside(self, value: Any, depth: int) -> Any:
-        cls = type(value)
-        if cls is list:
-            return self._items(value, depth)
+        cls = class_of(value)
         if issubclass(cls, dict):
-            return self._members(dict.items(value), depth)
+            return self._members(_items_of(value), depth)
         if cls is Members:
             return self._members(value, depth)
         if issubclass(cls, tuple):
-            fields = objects.class_attribute(cls, "_fields")
-            if type(fields) is tuple and fields and all(type(field) is str for field in fields):
-                return self._members(zip(fields, tuple.__iter__(value), strict=False), depth)
-            return self._items(tuple.__iter__(value), depth)
-        if issubclass(cls, list):
-            return self._items(list.__iter__(value), depth)
-        if issubclass(cls, (set, frozenset)):
-            base: Any = set if issubclass(cls, set) else frozenset
-            return self._set(base.__iter__(value), base.__len__(value), depth)
-        if issubclass(cls, collections.deque):
-            return self._items(collections.deque.__iter__(value), depth)
-        if cls is types.MappingProxyType:
-            inner = objects.proxied(value)
-            if issubclass(type(inner), dict):
-                return self._members(dict.items(inner), depth)
+            fields = objects.field_names(class_of(value))
+            if fields:
+                return self._members(zip(fields, _iterate_tuple(value), strict=False), depth)
+        for base, iterate in _SEQUENCES:
+            if issubclass(cls, base):
+                return self._items(iterate(value), depth)
+        for base, iterate in _SETS:
+            if issubclass(cls, base):
+                return self._set(iterate(value), base.__len__(value), depth)
         return self._object(value, cls, depth)
 
-    def _object(self, value: Any, cls: type, depth: int) -> Any:
+    def _object(self, value: Any, cls: Any, depth: int) -> Any:
         if issubclass(cls, BaseException):
-            arguments = BaseException.__dict__["args"].__get__(value)
-            return self._members(
-                (("type", objects.type_name(cls)[1:-1]), ("args", arguments if type(arguments) is tuple else ())), depth
-            )
-        if issubclass(cls, (collections.UserDict, collections.UserList, collections.UserString)):
+            return self._members((("type", objects.type_name(cls)[1:-1]), ("args", _arguments(value))), depth)
+        if class_of(value) is types.MappingProxyType and issubclass(type(objects.proxied(value)), dict):
+            return self._members(_items_of(objects.proxied(value)), depth)
+        if any(objects.inherits(cls, base) for base in _USER_CLASSES):
             return self.build((objects.instance_dict(value) or {}).get("data"), depth)
         if objects.is_record(cls):
             hidden = objects.hidden_fields(cls)
@@ -224,7 +230,7 @@ class Tree:
             known = keys.get(key) if type(key) is str else None
             name, level = known or self._decide(key)
             self._room -= len(name) + 4
-            cls = type(item)
+            cls = class_of(item)
             if level and _is_secret(item, level, name):
                 built: Any = MASK
                 self._ledger.masked += 1

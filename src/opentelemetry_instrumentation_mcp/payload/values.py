@@ -9,21 +9,27 @@ from .scan import Scan
 
 _QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\*)(\"\"\"|'''|[\"'`])|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27)")
 _QUOTE_STARTS = frozenset("\"'`\\&%rbfuRBFU@$")
-_ESCAPED_QUOTE = re.compile(r"&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27")
 # A quote ends a bare value only where structure follows it: a password may contain quotes.
 _BARE = re.compile(r"(?:[^\s\"'`<>\\]|\\*[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+")
-_LINE = re.compile(r"(?:[^\n\r\"'`\\]+|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
-_STOP = re.compile(r"[&;,|]\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
+_LINE = re.compile(r"(?:[^\n\r\"'`\\=]+|=\\*\"[^\"\n]*\"|=|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
+_STOP = re.compile(r"(?:&amp;|[&;,|])\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
 _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
 _OPTION = re.compile(r"--?[A-Za-z]")
+_CREDENTIALS = re.compile(r"(?:[ \t]|%20){1,4}[\w.~+/=*][\w.~+/=*-]*")
+_ANGLE = re.compile(r"<[^<>\s/][^<>\s]{0,255}>")
+_ADJACENT = re.compile(r"[ \t]{1,4}(?:\+[ \t]{0,4})?([\"'])([^\"'\n]{1,512})\1")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,24}[ \t]+")
+_FLOW = 1_024
+_BEHIND = 80
+_COUNT = re.compile(r"\d{1,15}(?:\.\d+)?(?:[\s,;)]|$)")
 _BRACKET = re.compile(r"[\[\](){}\n]")
 _BLOCK = re.compile(r"[|>][+-]?\d?[+-]?[ \t]*(?:#[^\n]*)?\r?\n")
 _ENTRY = re.compile(r"[+ \t-]*[\"']?[\w.-]+[\"']?[ \t]*[:=]")
 _LAST_WORD = re.compile(r"[\W_]")
 _INDENT = re.compile(r"[+-]?[ \t]*")
-_TRAILING = ",;.)]}"
-_CLOSERS = {"[": "]", "(": ")", "{": "}"}
+_TRAILING = ",;.)]}:"
+_CLOSERS = frozenset("[{")
 
 
 class Values:
@@ -34,6 +40,7 @@ class Values:
         self._placeholder = limits["placeholder"]
         self._words = limits["words_of_value"]
         self._plain = frozenset(text["plain_values"])
+        self._schemes = frozenset(text["schemes_before_runs"])
         self._placeholders = re.compile("|".join(text["placeholders"]))
         self._program = re.compile("|".join(text["placeholders"] + text["program"]))
 
@@ -63,32 +70,51 @@ class Values:
         first = text[position]
         quote = _QUOTE.match(text, position) if first in _QUOTE_STARTS else None
         if quote:
-            return self._quoted(scan, quote, label)
+            return self._quoted(scan, quote)
         if first in "|>" and _BLOCK.match(text, position):
             return self._block(scan, text.find("\n", position))
-        if document and first in _CLOSERS:
-            return self._bracketed(scan, position)
-        found = (_LINE if line else _BARE).match(text, position)
-        if not found:
+        if number and _COUNT.match(text, position):
             return position
+        if line:
+            return self._rest_of_line(scan, position, label)
+        end = position
+        if first in _CLOSERS:
+            end = self._bracketed(scan, position) if document else self._flow(scan, position, label)
+        return end if end > position else self._bare(scan, position, label, several, number, document)
+
+    def _bare(self, scan: Scan, position: int, label: str, several: bool, number: bool, document: bool) -> int:
+        """Mask a value without quotes."""
+        text = scan.text
+        found = _BARE.match(text, position)
+        if not found:
+            return self._angle(scan, position)
         end = found.end()
         scan.steps += end - position
-        if line:
-            return self._rest_of_line(scan, position, end, label)
-        stop = _STOP.search(text, position, end)
-        stopped = stop is not None
-        if stop:
+        if scan.low[position:end] in self._schemes:
+            credentials = _CREDENTIALS.match(text, end)
+            end = credentials.end() if credentials else end
+        stop = _STOP.search(text, position, end + _BEHIND)
+        stopped = stop is not None and stop.start() < end
+        if stop and stopped:
             end = stop.start()
         whole = end
         while end > position + 1 and text[end - 1] in _TRAILING:
             end -= 1
-        if self._is_plain(scan, position, end, whole, label) or (number and _is_number(text[position:end])):
+        is_number = _is_number(text[position:end])
+        if (number and is_number) or self._is_plain(scan, position, end, whole, label):
             return position
-        if several and not stopped and (whole == end):
+        if several and not stopped and whole == end:
             end = self._several(scan, end)
-        quoted = document and end - position < 64 and _is_number(text[position:end])
-        scan.mask(position, end, f'"{MASK}"' if quoted else MASK)
+        scan.mask(position, end, f'"{MASK}"' if document and is_number else MASK)
         return max(end, position + 1)
+
+    def _angle(self, scan: Scan, position: int) -> int:
+        """Mask what is between angle brackets, if it is more than the name of what to put there."""
+        found = _ANGLE.match(scan.text, position)
+        if not found or self._placeholders.match(found.group()):
+            return position
+        scan.mask(position, found.end())
+        return found.end()
 
     def _is_plain(self, scan: Scan, start: int, end: int, whole: int, label: str) -> bool:
         """Whether a bare value is a placeholder, a type or a piece of program, not a secret."""
@@ -98,18 +124,22 @@ class Values:
         low = scan.low[start:end]
         if low in self._plain or (len(value) <= 2 and value.isdigit()):
             return True
-        if label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
-            if scan.text[whole : whole + 1] in ("", "\n") or whole > end or value.isupper():
-                return True
+        passed_on = scan.text[whole : whole + 1] in ("", "\n", ",") or whole > end or value.isupper()
+        if passed_on and label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
+            return True
         full = scan.text[start:whole] if whole - start <= self._placeholder else value
+        if "[" in value or "(" in value or value[-2:] == "{{":
+            line = scan.text[start : min(scan.end_of_line(start), start + self._placeholder)].rstrip(" ,;:")
+            if self._program.match(line):
+                return True
         return bool(self._program.match(value) or (whole > end and self._program.match(full)))
 
-    def _quoted(self, scan: Scan, quote: re.Match[str], label: str) -> int:
+    def _quoted(self, scan: Scan, quote: re.Match[str]) -> int:
         text, start = scan.text, quote.end()
         end, after = self._closing(scan, quote)
         inner = text[start : min(end, start + self._placeholder)]
         if end - start < self._placeholder and (
-            not inner.strip("* ") and "*" not in inner or self._placeholders.match(inner)
+            (not inner.strip("* ") and "*" not in inner) or self._placeholders.match(inner)
         ):
             return start
         scan.steps += end - start
@@ -121,6 +151,11 @@ class Values:
         if glued and not quote.group(1) and text[after : after + 2] not in ('""', "''"):
             scan.mask(after, glued.end())
             return glued.end()
+        adjacent = _ADJACENT.match(text, after)
+        while adjacent:
+            scan.mask(adjacent.start(2), adjacent.end(2))
+            after = adjacent.end()
+            adjacent = _ADJACENT.match(text, after)
         return max(after, start + 1)
 
     @staticmethod
@@ -129,9 +164,9 @@ class Values:
         text, start = scan.text, quote.end()
         token = quote.group(2)
         if token is None:
-            mark = _ESCAPED_QUOTE.search(quote.group()).group()  # type: ignore[union-attr]
+            mark = quote.group().lstrip("rbfuRBFU@$")
             end = text.find(mark, start)
-            return (end, end + len(mark)) if end >= 0 else (scan.end_of_line(start),) * 2
+            return (end, end + len(mark)) if end >= 0 else (scan.end_of_line(start), scan.end_of_line(start))
         escapes = len(quote.group(1))
         position = text.find(token, start)
         while position >= 0:
@@ -165,18 +200,35 @@ class Values:
                 break
         return end
 
-    def _rest_of_line(self, scan: Scan, start: int, end: int, label: str) -> int:
+    def _rest_of_line(self, scan: Scan, start: int, label: str) -> int:
         text = scan.text
-        while end > start and text[end - 1] in " \t":
-            end -= 1
-        first = start
-        scheme = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,24}[ \t]+").match(text, start, end)
-        if scheme:
-            first = scheme.end()
+        found = _LINE.match(text, start)
+        if not found:
+            return start
+        end = start + len(found.group().rstrip(" \t"))
+        scan.steps += end - start
+        scheme = _SCHEME.match(text, start, end)
+        first = scheme.end() if scheme else start
         if self._is_plain(scan, start, end, end, label) or self._is_plain(scan, first, end, end, label):
             return start
         scan.mask(start, end)
         return end
+
+    def _flow(self, scan: Scan, start: int, label: str) -> int:
+        """Mask a list or mapping of several items that ends in the line it begins in."""
+        depth = 0
+        for bracket in _BRACKET.finditer(scan.text, start, start + _FLOW):
+            if bracket.group() == "\n":
+                break
+            depth += 1 if bracket.group() in "[({" else -1
+            if depth == 0:
+                end = bracket.end()
+                inner = scan.text[start + 1 : end - 1]
+                if not inner.strip() or self._is_plain(scan, start, end, end, label):
+                    return start
+                scan.mask(start, end)
+                return end
+        return start
 
     @staticmethod
     def _bracketed(scan: Scan, start: int) -> int:
