@@ -121,7 +121,7 @@ class McpConfig:
         if not (self.pii_detector is None or isinstance(self.pii_detector, str) or callable(self.pii_detector)):
             self._reject("pii_detector", self.pii_detector, None)
             self.pii_detector = None
-        key: object = self.identity_key
+        key: Any = self.identity_key
         if not isinstance(key, (str, type(None))):
             self._reject("identity_key", "(a secret)", None)
             self.identity_key = None

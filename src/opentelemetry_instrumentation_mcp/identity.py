@@ -89,7 +89,9 @@ def identity_of(user: object, session_id: str | None = None) -> Identity:
 
 
 def _joined(scopes: Any) -> str | None:
-    return " ".join(scope for scope in scopes if isinstance(scope, str)) if isinstance(scopes, (list, tuple)) else None
+    if not isinstance(scopes, (list, tuple)):
+        return None
+    return " ".join(scope for scope in cast("list[Any]", scopes) if isinstance(scope, str))
 
 
 def _text(value: object) -> str | None:
