@@ -75,7 +75,7 @@ def structured(size: int, *, secrets: bool = False) -> dict[str, Any]:
 
 def json_in_text(size: int) -> dict[str, Any]:
     """An MCP result whose text is a JSON document."""
-    return {"content": [{"type": "text", "text": json.dumps(structured(int(size * 0.75), secrets=True))}]}
+    return {"content": [{"type": "text", "text": json.dumps(structured(int(size * 0.9), secrets=True))}]}
 
 
 def gateway() -> Callable[[Any], Any] | None:

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 
 from .data import CUT
 
-_TOKEN = re.compile(r"\"(?:[^\"\\]+|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*(\"?)|[{}\[\],]")
-# Unrolled: a repeated group of repeated characters would try every division of a string without an end.
-# It always matches where it starts, so that no start is tried twice.
+# Every step works on the whole text at once, and each pattern matches wherever it starts, so that no start is tried
+# twice: a string that does not end reaches to the end of the text.
 _STRING = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"|\\?\Z)", re.DOTALL)
+_VALID_STRING = re.compile(r"\"[^\"\\]*(?:\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4})[^\"\\]*)*(\"?)")
 _NO_BRACKET = re.compile(r"[^][{}]+")
 # What may follow the last whole member: one of which a part is missing.
-_CUT_MEMBER = re.compile(r"\s*,?\s*(?:\"(?:[^\"\\]|\\.)*(?:\"\s*(?::\s*[\w.+-]*)?|\\?)|[\w.+-]*)\.{0,3}", re.DOTALL)
+_CUT_MEMBER = re.compile(
+    r"\s*,?\s*(?:\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"\s*(?::\s*[\w.+-]*)?|\\?)|[\w.+-]*)\.{0,3}", re.DOTALL
+)
 _CLOSER = {"{": "}", "[": "]"}
 # At the end of a cut text: three dots, an escape sequence of which a part is missing.
+_DEEPEST = 64
 _LONGEST_REST = 6 + len(CUT)
 
 
@@ -24,48 +27,39 @@ def completions(text: str) -> Iterator[tuple[str, int]]:
 
     The first keeps an unfinished string, the second ends with the last whole member or item.
     """
-    quick = _string_closed(text)
-    if quick:
-        yield quick
-    stack: list[str] = []
-    last_whole = 0
-    closers = ""
-    for token in _TOKEN.finditer(text):
-        first = token.group()[0]
-        if first == '"':
-            if not token.group(1):
-                if len(text) - token.end() <= _LONGEST_REST:
-                    yield text[: token.end()] + '"' + _closing(stack), len(text) - token.end()
-                break
-        elif first in _CLOSER:
-            stack.append(_CLOSER[first])
-            last_whole, closers = token.end(), _closing(stack)
-        elif first == ",":
-            last_whole, closers = token.start(), _closing(stack)
-        elif not stack or stack.pop() != first:
-            return
+    strings: list[str] = [text] if text[:1] == '"' else _STRING.findall(text)
+    start = len(text) - len(strings[-1]) if strings and text.endswith(strings[-1]) else len(text)
+    last = _VALID_STRING.match(text, start)
+    if last and not last.group(1):
+        if len(text) - last.end() <= _LONGEST_REST:
+            yield text[: last.end()] + '"' + _closing(text[:start]), len(text) - last.end()
     else:
         end = len(text) - len(CUT) if text.endswith(CUT) else len(text)
-        yield text[:end] + _closing(stack), len(text) - end
-    if closers and _CUT_MEMBER.fullmatch(text, last_whole):
-        yield text[:last_whole] + closers, len(text) - last_whole
+        yield text[:end] + _closing(text), len(text) - end
+    end = _end_of_members(text, strings)
+    closing = _closing(text[:end])
+    if closing and _CUT_MEMBER.fullmatch(text, end):
+        yield text[:end] + closing, len(text) - end
 
 
-def _string_closed(text: str) -> tuple[str, int] | None:
-    """The same for a text that ends inside of a string, found without looking at every token."""
-    strings = _STRING.findall(text)
-    if not strings or not text.endswith(strings[-1]):
-        return None
-    start = len(text) - len(strings[-1])
-    token = _TOKEN.match(text, start)
-    if not token or token.group(1) or len(text) - token.end() > _LONGEST_REST:
-        return None
-    brackets, before = _NO_BRACKET.sub("", _STRING.sub("", text)), ""
-    while brackets != before:
+def _closing(text: str) -> str:
+    """The brackets that are open at the end of ``text``, closed."""
+    brackets = _NO_BRACKET.sub("", _STRING.sub("", text))
+    for _ in range(_DEEPEST):
         before, brackets = brackets, brackets.replace("{}", "").replace("[]", "")
-    closing = "".join(_CLOSER.get(bracket, "") for bracket in reversed(brackets))
-    return text[: token.end()] + '"' + closing, len(text) - token.end()
+        if before == brackets:
+            break
+    return "".join(_CLOSER.get(bracket, "") for bracket in reversed(brackets))
 
 
-def _closing(stack: list[str]) -> str:
-    return "".join(reversed(stack))
+def _end_of_members(text: str, strings: list[str]) -> int:
+    """Where the last comma is that is in no string, or behind the last opening bracket."""
+    end = len(text)
+    for string in reversed(strings):
+        start = text.rfind(string, 0, end)
+        gap = text[start + len(string) : end]
+        found = max(gap.rfind(","), gap.rfind("{") + 1, gap.rfind("[") + 1)
+        if found > 0 or gap[:1] == ",":
+            return start + len(string) + found
+        end = max(start, 0)
+    return max(text.rfind(",", 0, end), text.rfind("{", 0, end) + 1, text.rfind("[", 0, end) + 1, 0)
