@@ -114,7 +114,7 @@ class McpConfig:
         self.stacktraces = self._flag("stacktraces")
         self.max_payload = self._number("max_payload", 32_768, least=256)
         self.max_error_text = self._number("max_error_text", 1_024, least=16)
-        self.redact_patterns = tuple(sorted(self._names("redact_patterns", separator="\n")))
+        self.redact_patterns = self._parts("redact_patterns", "\n")
         self.clean_spans = self._flag("clean_spans")
         self.identity = self._choice("identity", "off", "on", "hashed")
         self.langfuse = self._choice("langfuse", "auto", "on", "off")
@@ -178,18 +178,21 @@ class McpConfig:
         self._reject(name, value, default)
         return default
 
-    def _names(self, name: str, known: frozenset[str] | None = None, separator: str = ",") -> frozenset[str]:
+    def _names(self, name: str, known: frozenset[str] | None = None) -> frozenset[str]:
+        names = frozenset(self._parts(name, ","))
+        if known is not None and names - known:
+            self._reject(name, ",".join(sorted(names - known)), ",".join(sorted(names & known)))
+            names &= known
+        return names
+
+    def _parts(self, name: str, separator: str) -> tuple[str, ...]:
         value: Any = getattr(self, name)
         parts = _strings(value.split(separator) if isinstance(value, str) else value)
         if parts is None:
             default: Any = type(self).__dataclass_fields__[name].default
             self._reject(name, value, ",".join(default))
-            return frozenset(default)
-        names = frozenset(part.strip() for part in parts if part.strip())
-        if known is not None and names - known:
-            self._reject(name, ",".join(sorted(names - known)), ",".join(sorted(names & known)))
-            names &= known
-        return names
+            return tuple(default)
+        return tuple(part.strip() for part in parts if part.strip())
 
 
 def _strings(value: Any) -> list[str] | None:

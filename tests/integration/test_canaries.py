@@ -402,9 +402,6 @@ CANARY = Canaries.make("memory", "legacy")["tool argument"]
     ],
     ids=["user-info", "token", "query", "user-info-everything-on", "token-everything-on"],
 )
-@pytest.mark.xfail(
-    raises=AssertionError, reason="mcp.resource.uri, and the span name with it, are exported as they are"
-)
 async def test_resource_uri(exports: Exports, uri: str, options: str) -> None:
     async def read(peer: sdk.Peer) -> None:
         await peer.read(uri)
@@ -427,20 +424,12 @@ async def get_prompt(peer: sdk.Peer) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a stack trace ends with the text of the exception, whatever ERROR_TEXT says"
-)
 async def test_no_error_text_by_stack_traces(exports: Exports) -> None:
     server = raising_server(sdk.mcp_error(-32050, f"lost {CANARY}"))
     assert not await found_of(exports, {"error_text": "off", "stacktraces": True}, CANARY, get_prompt, server)
 
 
 @pytest.mark.anyio
-@pytest.mark.xfail(
-    sdk.VERSION <= (2, 0),
-    raises=AssertionError,
-    reason="pydantic quotes the value it refuses, SDK 1.x and 2.0 hand that on as an error",
-)
 async def test_refused_prompt_variable(exports: Exports) -> None:
     server = sdk.build_server()
 
@@ -455,9 +444,6 @@ async def test_refused_prompt_variable(exports: Exports) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.xfail(
-    raises=AssertionError, reason="at DEBUG our logger adds the traceback, which ends with the text of the exception"
-)
 async def test_no_exception_text_in_our_log(exports: Exports) -> None:
     def hook(span: Any, message: Any) -> None:
         raise ValueError(f"lost {CANARY}")
@@ -470,11 +456,6 @@ async def test_no_exception_text_in_our_log(exports: Exports) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("form", ["json", "sse"])
-@pytest.mark.xfail(
-    sdk.SDK2,
-    raises=AssertionError,
-    reason="pydantic quotes the answer it cannot read, SDK 2.x makes that an error text",
-)
 async def test_unreadable_answer(exports: Exports, form: str) -> None:
     """What a server answered is no error text, even if a client cannot read it."""
     app = garbling(sdk.http_app(sdk.build_server(), "http-json"), form)

@@ -96,7 +96,7 @@ class Documents:
 
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
         ledger = Ledger()
-        tree = Tree(self._names, self._key, self._keys, room, ledger).build(value)
+        tree = Tree(self._names, self._key, self._keys, room, ledger, every_key=self._text.has_own_rules).build(value)
         suspects = self._text.suspects(ledger.texts)
         if suspects or ledger.has_cut_text:
             tree = self._cleaned(tree, suspects, nesting, ledger, Pairs(self._names, ledger))

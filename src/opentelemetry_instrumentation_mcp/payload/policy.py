@@ -30,6 +30,7 @@ _URL_WORDS = frozenset(
         "query",
     }
 )
+_REFUSED, _REFUSED_END = "input_value=", ", input_type="
 _FAILED = '{"_error":"not serializable"}'
 _SMALLEST = 16
 _ROUNDS = 4
@@ -106,7 +107,7 @@ class Policy:
         window = limit + self._slack
         cut = str.__len__(text) > window
         piece = well_formed(str.__getitem__(text, slice(0, window)))
-        piece = piece if controls else _CONTROLS.sub(" ", piece)
+        piece = piece if controls else _without_refused_values(_CONTROLS.sub(" ", piece))
         cleaned = self._documents.string(piece, cut=cut)
         if cut:
             cleaned = cleaned[: limit - len(CUT)] + CUT
@@ -199,3 +200,16 @@ class Policy:
         if issubclass(cls, (bool, int, float)) or value is None:
             return value
         return self.json(value)
+
+
+def _without_refused_values(text: str) -> str:
+    """``text`` of an error without the values that pydantic quotes when it refuses them: those are payload."""
+    if _REFUSED not in text:
+        return text
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        start = line.find(_REFUSED)
+        if start >= 0:
+            end = line.rfind(_REFUSED_END, start)
+            lines[number] = f"{line[:start]}{_REFUSED}{MASK}{line[end:] if end >= 0 else ''}"
+    return "\n".join(lines)

@@ -55,6 +55,11 @@ class Text:
         self.last_steps = 0
 
     @property
+    def has_own_rules(self) -> bool:
+        """Whether the user added patterns or a detector."""
+        return bool(self._patterns or self._detector)
+
+    @property
     def urls(self) -> Urls:
         """The rules for URLs."""
         return self._urls
@@ -210,9 +215,10 @@ def _find_dsn(scan: Scan) -> None:
 
 def _compiled(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:
     found: list[re.Pattern[str]] = []
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns, 1):
         try:
             found.append(re.compile(pattern))
-        except (re.error, TypeError, ValueError, OverflowError, RecursionError) as error:
-            _logger.warning("The redaction pattern %r is ignored, it is no regular expression: %s", pattern, error)
+        except (re.error, TypeError, ValueError, OverflowError, RecursionError):
+            # It is not quoted: it may be the very secret.
+            _logger.warning("Redaction pattern %d of %d is ignored, it is no regular expression", number, len(patterns))
     return found

@@ -58,16 +58,25 @@ class Tree:
         keys: decisions about keys, kept for the next tree.
         room: characters to spend; what does not fit is left out.
         ledger: notes what is masked and whether something is left out.
+        every_key: whether keys that are ordinary words may hold something to mask: only the user's own rules say so.
     """
 
     def __init__(
-        self, names: Names, clean_key: Callable[[str], str], keys: dict[str, tuple[str, int]], room: int, ledger: Ledger
+        self,
+        names: Names,
+        clean_key: Callable[[str], str],
+        keys: dict[str, tuple[str, int]],
+        room: int,
+        ledger: Ledger,
+        *,
+        every_key: bool = False,
     ) -> None:
         limits, marks = load()["limits"], load()["marks"]
         self._names = names
         self._pairs = Pairs(names, ledger)
         self._ledger = ledger
         self._clean_key = clean_key
+        self._longest_word = -1 if every_key else _LONGEST_WORD
         self._keys = keys
         self._room = room
         self._slack: int = limits["slack"]
@@ -247,7 +256,7 @@ class Tree:
     def _decide(self, key: object) -> tuple[str, int]:
         """What a key becomes, and the grade of its name."""
         original = name = self._key(key)
-        if len(name) > _LONGEST_WORD or not name.isidentifier():
+        if len(name) > self._longest_word or not name.isidentifier():
             name = self._key_text(name)
             self._ledger.masked += name != original
         grade = self._names.grade

@@ -95,9 +95,11 @@ def test_added_and_kept_names() -> None:
 
 def test_added_patterns(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "opentelemetry_instrumentation_mcp"):
-        policy = Policy(PolicySettings(redact_patterns=("(", r"ORD-\d+")))
-    assert len(caplog.records) == 1
-    assert "'('" in caplog.text
+        policy = Policy(PolicySettings(redact_patterns=("(hunter2", r"ORD-\d+", "jane")))
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "pattern 1 of 3" in warning
+    assert "hunter2" not in warning, "it may be the very secret"
+    assert policy.json({"jane": "jane"}) == '{"***":"***"}'
     assert policy.text("see ORD-123, ORD-456.") == "see ***, ***."
     assert policy.json({"ORD-1": ["x ORD-2"]}) == '{"***":["x ***"]}'
 
@@ -212,3 +214,12 @@ def test_work_depends_on_the_limit_not_on_the_payload() -> None:
     assert work("password=x " * 20_000_000) <= work("password=x " * 10_000) * 1.1
     assert work({"a": {str(n): n for n in range(300_000)}}) <= work({"a": {str(n): n for n in range(10_000)}}) * 1.1
     assert POLICY.url("https://h/" * 10_000_000) == "***"
+
+
+def test_values_that_pydantic_refused() -> None:
+    """In the text of an error they are payload."""
+    policy = Policy()
+    text = "count\n  Input should be an integer [type=int, input_value='of, input_type=x jane', input_type=str]\n  see"
+    cleaned = "count\n  Input should be an integer [type=int, input_value=***, input_type=str]\n  see"
+    assert policy.text(text) == cleaned == policy.text(cleaned)
+    assert policy.text("cut: input_value=b'jane") == "cut: input_value=***"
