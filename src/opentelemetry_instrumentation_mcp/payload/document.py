@@ -127,7 +127,7 @@ class Documents:
     def _stable(self, text: str, nesting: int) -> str:
         for _ in range(_ROUNDS):
             cleaned = self.string(text, nesting)
-            if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned):
+            if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned) or _is_json(text):
                 return cleaned
             text = cleaned
         return MASK
@@ -167,6 +167,14 @@ class Documents:
             return MASK
         rest = text[len(text) - missing :]
         return cleaned if ledger.masked or self._text.clean(rest) != rest else text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _fitting(text: str, room: int) -> str:

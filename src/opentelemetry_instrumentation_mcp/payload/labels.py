@@ -15,7 +15,7 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 _MAX_NAME = 64
 # The rest of a name, what closes it, and what separates it from its value.
 _AFTER = re.compile(
-    r"([\w.\[-]{0,64})((?:\\*[\"'`\]?!*]|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27|__){0,6})"
+    r"([\w.\[-]{0,64})((?:\\{0,9}[\"'`\]?!*]|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27|__){0,6})"
     r"[ \t]{0,32}(?:(?:%20|&nbsp;|\\t)[ \t]{0,8})?"
     r"(=>|:=|<-|->|[=!]?={1,3}|:|%3d|%3a|&#61;|&#58;|&equals;|&colon;|\uff1d|\uff1a)"
     r"[ \t]{0,32}(?:(?:%20|&nbsp;|\\t)[ \t]{0,8})?(?:(?:\*\*|__)[ \t]{1,8})?"
@@ -24,7 +24,7 @@ _MORE_WORDS = re.compile(r"([\w.-]{0,64} ([\w.-]{1,32}))(?=[\"'`\]?!*]{0,4}[ \t]
 _IS = re.compile(r"([\w.-]{0,64})[\"'`]?[ \t]{1,4}(?:is|was|are|to)[ \t:]{1,4}(?=[^\s])")
 _SPACED = re.compile(r"([\w.-]{0,64})[ \t]{1,8}(?=[^\s=:])")
 _OPTION = re.compile(r"([\w.-]{0,64})([ \t]*\\\r?\n[ \t]*|[ \t]+)(?=[^\s=:-]|-[^-a-z\s])")
-_SETTLED = re.compile(r"\*{3}(?:\n|$|\\*[\"'](?:[,}\]]|$))")
+_SETTLED = re.compile(r"\*{3}(?:\n|$|\\{0,9}[\"'](?:[,}\]]|$))")
 # The common case: name=word, name: word, "name": "word", followed by something that ends the word.
 _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"

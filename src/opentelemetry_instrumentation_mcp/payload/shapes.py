@@ -22,8 +22,8 @@ _RUN_MAP = "".join(_RUN_TABLE)
 _PARTS = re.compile(r"[_.~-]+(?=[A-Za-z0-9])")
 _BEFORE = 24
 
-_BEARER = re.compile(r"bearer(?:[ \t=:+]|%20|\\t)+(?:\\*[\"'])?([\w.~+/=*%-]+)")
-_BASIC = re.compile(r"basic(?:[ \t]|%20)+(?:\\*[\"'])?([A-Za-z0-9+/=_*-]{4,})")
+_BEARER = re.compile(r"bearer(?:[ \t=:+]|%20|\\t)+(?:\\{0,9}[\"'])?([\w.~+/=*%-]+)")
+_BASIC = re.compile(r"basic(?:[ \t]|%20)+(?:\\{0,9}[\"'])?([A-Za-z0-9+/=_*-]{4,})")
 _SHORT_WORD = 3
 
 _PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")

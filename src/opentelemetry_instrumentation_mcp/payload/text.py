@@ -27,7 +27,7 @@ _SHORTEST = 5  # pw=x
 _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
 # Texts of nothing but words and the commonest separators.
-_PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,'\"-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,-]*")
 _OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
 _CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')

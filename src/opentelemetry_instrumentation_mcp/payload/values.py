@@ -7,12 +7,14 @@ import re
 from .data import MASK, load
 from .scan import Scan
 
-_QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\*)(\"\"\"|'''|[\"'`])|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27)")
+_QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\{0,9})(\"\"\"|'''|[\"'`])|&quot;|&#34;|&#39;|&#x27;|&apos;|%22|%27)")
 _QUOTE_STARTS = frozenset("\"'`\\&%rbfuRBFU@$")
 # A quote ends a bare value only where structure follows it: a password may contain quotes.
-_BARE = re.compile(r"(?:[^\s\"'`<>\\]|\\*[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+")
-_LINE = re.compile(r"(?:[^\n\r\"'`\\=]+|=\\*\"[^\"\n]*\"|=|\\*[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
-_STOP = re.compile(r"(?:&amp;|[&;,|])\s{0,4}\\*[\"']?[A-Za-z_][\w.-]{0,64}\\*[\"']?[=:]")
+_BARE = re.compile(
+    r"(?:[^\s\"'`<>\\]|\\{0,9}[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+"
+)
+_LINE = re.compile(r"(?:[^\n\r\"'`\\=]+|=\\{0,9}\"[^\"\n]*\"|=|\\{0,9}[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
+_STOP = re.compile(r"(?:&amp;|[&;,|])\s{0,4}\\{0,9}[\"']?[A-Za-z_][\w.-]{0,64}\\{0,9}[\"']?[=:]")
 _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
 _OPTION = re.compile(r"--?[A-Za-z]")
@@ -20,7 +22,9 @@ _CREDENTIALS = re.compile(r"(?:[ \t]|%20){1,4}[\w.~+/=*][\w.~+/=*-]*")
 _ANGLE = re.compile(r"<[^<>\s/][^<>\s]{0,255}>")
 _ADJACENT = re.compile(r"[ \t]{1,4}(?:\+[ \t]{0,4})?([\"'])([^\"'\n]{1,512})\1")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,24}[ \t]+")
-_FLOW = 1_024
+_CHUNK = 128
+_LONGEST_STEP = 32
+_FLOW = 256
 _BEHIND = 80
 _COUNT = re.compile(r"\d{1,15}(?:\.\d+)?(?:[\s,;)]|$)")
 _BRACKET = re.compile(r"[\[\](){}\n]")
@@ -85,18 +89,9 @@ class Values:
     def _bare(self, scan: Scan, position: int, label: str, several: bool, number: bool, document: bool) -> int:
         """Mask a value without quotes."""
         text = scan.text
-        found = _BARE.match(text, position)
+        found, end, stopped = self._extent(scan, position)
         if not found:
             return self._angle(scan, position)
-        end = found.end()
-        scan.steps += end - position
-        if scan.low[position:end] in self._schemes:
-            credentials = _CREDENTIALS.match(text, end)
-            end = credentials.end() if credentials else end
-        stop = _STOP.search(text, position, end + _BEHIND)
-        stopped = stop is not None and stop.start() < end
-        if stop and stopped:
-            end = stop.start()
         whole = end
         while end > position + 1 and text[end - 1] in _TRAILING:
             end -= 1
@@ -107,6 +102,26 @@ class Values:
             end = self._several(scan, end)
         scan.mask(position, end, f'"{MASK}"' if document and is_number else MASK)
         return max(end, position + 1)
+
+    def _extent(self, scan: Scan, position: int) -> tuple[bool, int, bool]:
+        """Whether a bare value begins here, its end, and whether a label ends it; looks no further than needed."""
+        text, size = scan.text, _CHUNK
+        while True:
+            limit = position + size
+            found = _BARE.match(text, position, limit)
+            if not found:
+                return False, position, False
+            end = found.end()
+            scan.steps += end - position
+            if scan.low[position:end] in self._schemes:
+                credentials = _CREDENTIALS.match(text, end)
+                end = credentials.end() if credentials else end
+            stop = _STOP.search(text, position, end + _BEHIND)
+            if stop and stop.start() < end:
+                return True, stop.start(), True
+            if end < limit - _LONGEST_STEP or limit >= len(text):
+                return True, end, False
+            size *= 4
 
     def _angle(self, scan: Scan, position: int) -> int:
         """Mask what is between angle brackets, if it is more than the name of what to put there."""
@@ -218,6 +233,7 @@ class Values:
         """Mask a list or mapping of several items that ends in the line it begins in."""
         depth = 0
         for bracket in _BRACKET.finditer(scan.text, start, start + _FLOW):
+            scan.steps += 1
             if bracket.group() == "\n":
                 break
             depth += 1 if bracket.group() in "[({" else -1

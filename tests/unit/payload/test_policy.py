@@ -176,7 +176,8 @@ class Counting:
 @pytest.mark.parametrize(
     "unit",
     [
-        "pass", "password", "password ", "password=", "password=\"", "password: <", "token:token:", "secret is ",
+        "pass", "password", "password ", "password=", "token=token&", "token=a&",
+        "token=a1,", "password:[ ", "password: a;b=", "password=\"", "password: <", "token:token:", "secret is ",
         "--token ", "<token>", "<token ", "\"token\",", "Bearer ", "bearerbearer", "eyJ", "eyJa.", "eyJaaaaaaaa-",
         "://", "a://", "https://a:", "https://a:b@", "?a=b&", "-----BEGIN PRIVATE KEY-----",
         "-----END PRIVATE KEY-----", "{", "[", "{\"a\":", "\"", "\\", "\\\"", "'", "ghp_", "sk-", "sk-a-", "$2b$",
