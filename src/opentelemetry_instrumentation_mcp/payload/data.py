@@ -7,14 +7,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
-from importlib.resources import files
+from pkgutil import get_data
 from typing import Any
 
 
 @lru_cache(maxsize=1)
 def load() -> dict[str, Any]:
     """The parsed ``policy.json``; not to be changed by callers."""
-    return json.loads(files(__package__ or "").joinpath("policy.json").read_text(encoding="utf-8"))
+    return json.loads(get_data(__package__ or "", "policy.json") or b"")
 
 
 class_of: Callable[[Any], Any] = type
