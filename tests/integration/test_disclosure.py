@@ -273,7 +273,7 @@ class Presidio:
 async def test_personal_data(
     instrument: Instrument, recorder: Recorder, detector: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "presidio_analyzer", Presidio)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", Presidio)
     recorder.content = True
     instrument(capture_content="SPAN_ONLY", pii_detector=detector)
     await exchange()

@@ -21,7 +21,7 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import Process
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from opentelemetry import propagate
 from opentelemetry.sdk.trace import SpanProcessor
@@ -31,6 +31,7 @@ from opentelemetry_instrumentation_mcp import McpInstrumentor
 from opentelemetry_instrumentation_mcp.guard import logger as our_logger
 from support import sdk
 from support.conformance import Violation, check_metrics, check_spans
+from support.health import SLOW
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -480,7 +481,7 @@ async def over_http(http: Http, probes: Iterable[Probe], server: Any = None) -> 
 
         async def post(payload: Any) -> Any:
             payload, texts = http.dress(payload)
-            headers = {name: value.encode("latin-1") for name, value in texts.items()}
+            headers: Any = {name: value.encode("latin-1") for name, value in texts.items()}
             try:
                 with anyio.fail_after(20):
                     response = await client.post(url, content=encode(payload), headers=headers)
@@ -1012,14 +1013,14 @@ messages = st.fixed_dictionaries(
         "error": st.fixed_dictionaries({"code": st.integers() | json_values, "message": any_text}) | json_values,
     },
 )
-# Without shrinking: each example is a conversation with two servers. How fast examples are made says nothing here.
+# Without shrinking: each example is a conversation with two servers.
 few = settings(
     max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=SLOW,
 )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opentelemetry_instrumentation_mcp.cardinality import Admission
+from support.health import SLOW
 
-stable = settings(
-    derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=list(HealthCheck)
-)
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=SLOW)
 
 
 def test_names_need_a_proof_and_room() -> None:

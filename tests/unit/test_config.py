@@ -7,12 +7,13 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opentelemetry_instrumentation_mcp import McpConfig, environment_variables
 from opentelemetry_instrumentation_mcp.config import variable_of
 from opentelemetry_instrumentation_mcp.guard import logger
+from support.health import SLOW
 
 PREFIX = "OTEL_INSTRUMENTATION_MCP_"
 NOTHING: dict[str, Any] = {}
@@ -187,7 +188,7 @@ def test_the_gateway_s_variables_count_where_ours_are_not_set(
     deadline=None,
     database=None,
     max_examples=60,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=SLOW,
 )
 def test_any_text_is_a_value_or_one_warning(caplog: pytest.LogCaptureFixture, field: str, text: str) -> None:
     caplog.clear()

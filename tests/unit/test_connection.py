@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 
@@ -17,10 +17,9 @@ from opentelemetry_instrumentation_mcp.connection import (
     View,
     http_request_of,
 )
+from support.health import SLOW
 
-stable = settings(
-    derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=list(HealthCheck)
-)
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=SLOW)
 any_text = st.text(st.characters(codec=None, categories=None), max_size=300)
 
 

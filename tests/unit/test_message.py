@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opentelemetry_instrumentation_mcp import semconv
@@ -29,10 +29,9 @@ from opentelemetry_instrumentation_mcp.message import (
     outcome_of_exception,
     outcome_of_result,
 )
+from support.health import SLOW
 
-stable = settings(
-    derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=list(HealthCheck)
-)
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=SLOW)
 
 METHODS = [*sorted(semconv.WELL_KNOWN_METHODS), "", "no/such/method"]
 INTERESTING_KEYS = ["name", "uri", "_meta", "isError", "protocolVersion", semconv.PROTOCOL_VERSION_META_KEY]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -20,6 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry_instrumentation_mcp import propagation
 from opentelemetry_instrumentation_mcp.connection import HttpRequest
 from opentelemetry_instrumentation_mcp.propagation import IGNORE, LINK, PARENT
+from support.health import SLOW
 
 POLICIES = (PARENT, LINK, IGNORE)
 REMOTE, HTTP, HEADER, AMBIENT = (0xA1, 0xB1), (0xA2, 0xB2), (0xA3, 0xB3), (0xA4, 0xB4)
@@ -29,7 +30,7 @@ stable = settings(
     deadline=None,
     database=None,
     max_examples=60,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=SLOW,
 )
 
 

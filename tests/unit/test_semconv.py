@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opentelemetry_instrumentation_mcp import semconv
 from support import conventions
+from support.health import SLOW
 
-stable = settings(
-    derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=list(HealthCheck)
-)
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=SLOW)
 
 # What `st.text()` leaves out: a peer can send lone surrogates too.
 any_text = st.text(st.characters(codec=None, categories=None), max_size=400)
