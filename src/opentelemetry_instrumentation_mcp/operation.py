@@ -98,10 +98,10 @@ class Operation:
         except Exception as error:
             report("read the outcome of a message", error)
             outcome = SUCCESS
+        self.owner = None  # which may hold on to this
         if outcome is None or self.settled:
             return
         self.settled = True
-        self.owner = self.arguments = None
         try:
             self.telemetry.finish(self, outcome, elapsed)
         except Exception as error:
@@ -164,7 +164,7 @@ def traced(
             if operation is None:
                 return await call(self, *args, **kwargs)
             if operation.arguments is not None:
-                args, kwargs = operation.arguments  # type: ignore[assignment]
+                (args, kwargs), operation.arguments = operation.arguments, None  # type: ignore[assignment]
             token = otel_context.attach(operation.context)
             try:
                 result = await call(self, *args, **kwargs)
