@@ -81,3 +81,31 @@ async def test_http(instrumented: Recorder, transport: str, era: str) -> None:
             await exercise(peer, back_channel=transport in ("http", "sse"))
         await settle()
     assert_message_spans(log, instrumented.spans)
+
+
+only_sdk_1 = pytest.mark.skipif(sdk.SDK2, reason="SDK 2.x has removed the WebSocket transport")
+websocket_is_deprecated = pytest.mark.filterwarnings("ignore:The WebSocket (client|server) transport is deprecated")
+
+
+@only_sdk_1
+@websocket_is_deprecated
+async def test_websocket(instrumented: Recorder) -> None:
+    log = WireLog()
+    async with sdk.connect("websocket", tap=lambda streams: tap_streams(log, *streams)) as peer:
+        with instrumented.tracer().start_as_current_span("agent"):
+            await exercise(peer)
+        await settle()
+    assert_message_spans(log, instrumented.spans)
+    assert len(log.calls) > 20
+
+
+@only_sdk_1
+@websocket_is_deprecated
+async def test_what_is_known_of_a_websocket(instrumented: Recorder) -> None:
+    async with sdk.connect("websocket") as peer:
+        await peer.call("add", {"a": 1, "b": 2})
+    for kind in ("CLIENT", "SERVER"):
+        found = dict(instrumented.one("tools/call add", kind).attributes or {})
+        assert (found["network.transport"], found["network.protocol.name"]) == ("tcp", "websocket")
+    client = dict(instrumented.one("tools/call add", "CLIENT").attributes or {})
+    assert client["server.address"] == "127.0.0.1" and isinstance(client["server.port"], int)

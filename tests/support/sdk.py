@@ -4,6 +4,7 @@ Nothing in here knows our instrumentation; versions differ here so that tests ne
 """
 
 # No `from __future__ import annotations`: SDK 1.9 does not resolve the annotations of tools if they are strings.
+import importlib.util
 import json
 import os
 import sys
@@ -133,6 +134,10 @@ def _url(text: str) -> Any:
     from pydantic import AnyUrl
 
     return text if SDK2 else AnyUrl(text)
+
+
+def is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def lowlevel(server: Any) -> Any:
@@ -284,12 +289,26 @@ def http_app(server: Any, transport: str) -> Any:
     """The ASGI application of ``server`` for one of the HTTP transports."""
     if transport == "sse":
         return server.sse_app()
+    if transport == "websocket":
+        return _websocket_app(lowlevel(server))
     options = {"stateless_http": transport == "http-stateless", "json_response": transport == "http-json"}
     if SDK2:
         return server.streamable_http_app(**options)
     for name, value in options.items():
         setattr(server.settings, name, value)
     return server.streamable_http_app()
+
+
+def _websocket_app(server: Any) -> Any:
+    from mcp.server.websocket import websocket_server
+    from starlette.applications import Starlette
+    from starlette.routing import WebSocketRoute
+
+    async def endpoint(websocket: Any) -> None:
+        async with websocket_server(websocket.scope, websocket.receive, websocket.send) as streams:
+            await server.run(*streams, server.create_initialization_options())
+
+    return Starlette(routes=[WebSocketRoute("/ws", endpoint)])
 
 
 @asynccontextmanager
@@ -302,7 +321,8 @@ async def serve(app: Any) -> AsyncIterator[str]:
     # asyncio switches Nagle's algorithm off only for sockets that say they are TCP: with it, calls last 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, ws="none", lifespan="on")
+    websockets: Any = "websockets-sansio" if is_installed("websockets") else "none"
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, ws=websockets, lifespan="on")
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # uvicorn < 0.29
     async with anyio.create_task_group() as tasks:
@@ -327,6 +347,12 @@ async def http_streams(base_url: str, transport: str, **options: Any) -> AsyncIt
         from mcp.client.sse import sse_client
 
         async with sse_client(f"{base_url}/sse", **options) as streams:
+            yield streams
+        return
+    if transport == "websocket":
+        from mcp.client.websocket import websocket_client
+
+        async with websocket_client(f"ws{base_url.removeprefix('http')}/ws") as streams:
             yield streams
         return
     from mcp.client import streamable_http
