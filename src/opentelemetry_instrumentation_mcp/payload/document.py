@@ -10,10 +10,11 @@ from .keys import Names
 from .ledger import Ledger
 from .pairs import Pairs
 from .repair import completions
-from .text import Text
+from .text import Found, Text
 from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_LAST = {"{": "}", "[": "]", '"': '"'}
 _LONGEST_ESCAPE = 6
 _ROUNDS = 4
 _LONG = 2_048
@@ -99,62 +100,81 @@ class Documents:
         tree = Tree(self._names, self._key, self._keys, room, ledger, every_key=self._text.has_own_rules).build(value)
         suspects = self._text.suspects(ledger.texts)
         if suspects or ledger.has_cut_text:
-            tree = self._cleaned(tree, suspects, nesting, ledger, Pairs(self._names, ledger))
+            cleaned = {text: self._stable(text, nesting, found) for text, found in suspects.items()}
+            tree = self._cleaned(tree, cleaned, nesting, ledger, Pairs(self._names, ledger))
         return tree, _encode(tree), ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
-    def _cleaned(self, tree: Any, suspects: set[str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
+    def _cleaned(self, tree: Any, cleaned: dict[str, str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
+        """``tree``, which is changed in place, with its texts replaced by those in ``cleaned``."""
         cls = class_of(tree)
         if cls is str:
-            if tree not in suspects:
-                return tree
-            text = self._stable(tree, nesting)
+            text = cleaned.get(tree, tree)
             ledger.masked += text != tree
             return text
         if cls is CutStr:
             return self.string(tree, nesting, cut=True)
+        if cls is not dict and cls is not list:
+            return tree
+        for key, item in tree.items() if cls is dict else enumerate(tree):
+            cls_of_item = class_of(item)
+            if cls_of_item is str:
+                text = cleaned.get(item)
+                if text is not None and text != item:
+                    tree[key] = text
+                    ledger.masked += 1
+            elif cls_of_item is dict or cls_of_item is list or cls_of_item is CutStr:
+                tree[key] = self._cleaned(item, cleaned, nesting, ledger, pairs)
         # Names are looked at again: a cleaned one may be another name.
-        if cls is dict:
-            members = {key: self._cleaned(item, suspects, nesting, ledger, pairs) for key, item in tree.items()}
-            return pairs.in_object(members)
-        if cls is list:
-            return pairs.in_list([self._cleaned(item, suspects, nesting, ledger, pairs) for item in tree])
-        return tree
+        return pairs.in_object(tree) if cls is dict else pairs.in_list(tree)
 
-    def _stable(self, text: str, nesting: int) -> str:
+    def _stable(self, text: str, nesting: int, found: list[Found] | None) -> str:
         for _ in range(_ROUNDS):
-            cleaned = self.string(text, nesting)
-            if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned) or _is_json(text):
+            cleaned, is_json = self._string(text, nesting, found)
+            if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned):
                 return cleaned
-            text = cleaned
+            if _is_json(text) if is_json is None else is_json:
+                return cleaned
+            text, found = cleaned, None
         return MASK
 
     def string(self, text: str, nesting: int = 0, *, cut: bool = False) -> str:
         """A string of a document: a JSON text is cleaned as what it stands for, anything else as text."""
-        if self._text.may_be_document(text):
-            if cut:
-                text = text[: self._text.last_boundary(text)]
-            cleaned = self._parsed(text, nesting)
-            if cleaned is not None:
-                return cleaned
-        return self._text.clean(text, cut=cut)
+        if cut and self._text.may_be_document(text):
+            text = text[: self._text.last_boundary(text)]
+            cleaned, _ = self._parsed(text, nesting)
+            return self._text.clean(text, cut=True) if cleaned is None else cleaned
+        return self._text.clean(text, cut=True) if cut else self._string(text, nesting)[0]
 
-    def _parsed(self, text: str, nesting: int) -> str | None:
-        """The JSON text ``text``, or the beginning of one, cleaned; None if it is none."""
-        try:
-            return self._document(_decode(text), text, 0, nesting)
-        except (ValueError, RecursionError):
-            pass
+    def _string(self, text: str, nesting: int, found: list[Found] | None = None) -> tuple[str, bool | None]:
+        """``text`` cleaned, and whether it is JSON, if that is known."""
+        is_json = None
+        if found is None and self._text.may_be_document(text):
+            cleaned, is_json = self._parsed(text, nesting)
+            if cleaned is not None:
+                return cleaned, is_json
+        return self._text.clean(text, found=found), is_json
+
+    def _parsed(self, text: str, nesting: int) -> tuple[str | None, bool]:
+        """The JSON text ``text``, or the beginning of one, cleaned, or None; and whether it is all of it."""
+        is_json = False
+        if _may_be_whole(text):
+            try:
+                value = _decode(text)
+                is_json = True
+                return self._document(value, text, 0, nesting), True
+            except (ValueError, RecursionError):
+                pass
         for completed, missing in completions(text):
             try:
                 value = _decode(completed)
             except (ValueError, RecursionError):
                 continue
-            return self._document(value, text, missing, nesting)
-        return None
+            return self._document(value, text, missing, nesting), is_json
+        return None, is_json
 
     def _document(self, value: Any, text: str, missing: int, nesting: int) -> str | None:
         cls = class_of(value)
@@ -167,6 +187,11 @@ class Documents:
             return MASK
         rest = text[len(text) - missing :]
         return cleaned if ledger.masked or self._text.clean(rest) != rest else text
+
+
+def _may_be_whole(text: str) -> bool:
+    """Whether ``text`` ends like the JSON text it begins as: cheaper to see than to parse it up to its end."""
+    return text.strip()[-1:] == _LAST.get(text.strip()[:1])
 
 
 def _is_json(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import repeat
 
 from .data import MASK, load
 from .keys import SENSITIVE, SOFT, Names, is_tally, singular, words_of
@@ -39,6 +40,7 @@ _TIGHT = frozenset(("=", ":=", "%3d", "=>"))
 _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
+_SHARED = ("ss", "ok", "cre")
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,12 @@ class Labels:
         self._values = Values()
         self._neighbours = Neighbours(names, self._values)
         self._kinds: dict[str, _Kind] = {}
-        self._stems = [*policy["text"]["stems"], *sorted(names.stems - set(policy["text"]["stems"]))]
-        self._before_equals: list[str] = policy["text"]["stems_before_equals"]
+        stems = [*policy["text"]["stems"], *sorted(names.stems - set(policy["text"]["stems"]))]
+        self._gates = _gated(stems)
+        before_equals: list[str] = policy["text"]["stems_before_equals"]
+        self._before_equals = tuple(stem for stem in before_equals if stem[-1] == "=")
+        self._names_before_equals = tuple(stem[:-1] for stem in self._before_equals)
+        self._with_equals = [stem for stem in before_equals if stem[-1] != "="]
         self._quoted: list[str] = policy["text"]["stems_quoted"]
         self._statements: list[str] = policy["text"]["statements"]
         self._multiword = frozenset(policy["names"]["multiword"])
@@ -71,16 +77,22 @@ class Labels:
 
     def stems_in(self, low: str) -> list[str]:
         """The stems that occur in ``low``: without one there is no label in it."""
-        stems = [stem for stem in self._stems if stem in low]
+        stems = [stem for gate, gated in self._gates if gate in low for stem in gated if stem in low]
         if "=" in low or "\uff1d" in low:
-            stems += [stem for stem in self._before_equals if stem in low]
+            stems += [stem for stem in self._with_equals if stem in low]
+            # What ends with the sign is looked for where the sign is: that takes one pass for all of them.
+            if any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
+                stems += [stem for stem in self._before_equals if stem in low]
         if "'" in low or '"' in low:
             stems += [statement for statement in self._statements if statement in low]
         return stems
 
     def document_stems_in(self, low: str) -> bool:
         """Whether a JSON text may hold a sensitive name, also one that is too short to be looked for in prose."""
-        return any(stem in low for stem in self._stems) or any(stem in low for stem in self._quoted)
+        for gate, gated in self._gates:
+            if gate in low and any(stem in low for stem in gated):
+                return True
+        return any(stem in low for stem in self._quoted)
 
     def find(self, scan: Scan, stems: list[str]) -> None:
         """Note every labelled secret in ``scan``."""
@@ -263,6 +275,16 @@ class Labels:
         if len(found) < 6 or not any(c.isdigit() for c in found) or not any(c.isalpha() for c in found):
             return said.end(1)
         return self._values.mask(scan, value)
+
+
+def _gated(stems: list[str]) -> list[tuple[str, list[str]]]:
+    """``stems`` by a part that several of them share: where it is missing, one look is enough for all."""
+    gates: list[tuple[str, list[str]]] = []
+    rest = stems
+    for shared in _SHARED:
+        gates.append((shared, [stem for stem in rest if shared in stem]))
+        rest = [stem for stem in rest if shared not in stem]
+    return [*((gate, found) for gate, found in gates if found), *((stem, [stem]) for stem in rest)]
 
 
 def _is_no_separator(low: str, start: int, after: re.Match[str]) -> bool:

@@ -65,8 +65,7 @@ class Pairs:
 
     def in_object(self, members: dict[str, Any]) -> dict[str, Any]:
         """``members`` with the value masked whose sensitive name is another member."""
-        members_met = self._members.intersection(members)
-        if not members_met and all(map(str.islower, members)):
+        if self._members.isdisjoint(members) and all(map(str.islower, members)):
             return members
         values = [key for key in members if key.lower() in self._pair_values]
         if values and any(key.lower() in self._pair_names and self._grade(item) for key, item in members.items()):

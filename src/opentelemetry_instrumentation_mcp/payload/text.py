@@ -16,6 +16,7 @@ from .shapes import Shapes
 from .urls import Urls
 
 Detector = Callable[[str], Iterable[tuple[int, int]]]
+Found = tuple[int, int, str]
 
 _logger = logging.getLogger("opentelemetry_instrumentation_mcp")
 _URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
@@ -31,6 +32,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,-]*")
 _OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
 _CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')
+_DOCUMENT_STARTS = frozenset((*_OPENERS, *_BLANK))
 _MAX_SCHEME = 32
 _ROUNDS = 4
 _TAIL = " \t\n\r"
@@ -75,24 +77,38 @@ class Text:
             return bool(self._labels.stems_in(fold(text)))
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
-    def suspects(self, texts: list[str]) -> set[str]:
-        """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is."""
+    def suspects(self, texts: list[str]) -> dict[str, list[Found] | None]:
+        """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is.
+
+        Returns:
+            What was found in a text, for ``clean``; None if nobody looked at it alone.
+        """
         if self._patterns or self._detector:
-            return set(texts)
-        found = {text for text in texts if len(text) > _LONG or self.may_be_document(text)}
-        short = [text for text in texts if len(text) >= _SHORTEST and text not in found]
-        ends = list(accumulate(len(text) + 1 for text in short))
-        for start, end, _ in self._find("\n".join(short), cut=False):
-            found.update(short[bisect_right(ends, start) : bisect_left(ends, end) + 1])
+            return dict.fromkeys(texts)
+        found: dict[str, list[Found] | None] = {}
+        short: list[str] = []
+        for text in texts:
+            if len(text) > _LONG or (text[:1] in _DOCUMENT_STARTS and self.may_be_document(text)):
+                found[text] = None
+            elif len(text) >= _SHORTEST:
+                short.append(text)
+        spans = self._find("\n".join(short), cut=False) if short else []
+        if spans and len(short) == 1:
+            found[short[0]] = spans
+        elif spans:
+            ends = list(accumulate(len(text) + 1 for text in short))
+            for start, end, _ in spans:
+                found.update(dict.fromkeys(short[bisect_right(ends, start) : bisect_left(ends, end) + 1]))
         return found
 
-    def clean(self, text: str, *, cut: bool = False) -> str:
+    def clean(self, text: str, *, cut: bool = False, found: list[Found] | None = None) -> str:
         """``text`` with its secrets replaced by the mask.
 
         Args:
             cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
+            found: what ``suspects`` found in ``text``.
         """
-        spans = self._find(text, cut)
+        spans = self._find(text, cut) if found is None else found
         end = self.last_boundary(text) if cut else len(text)
         if not spans and end == len(text):
             return text
@@ -126,7 +142,7 @@ class Text:
     def _is_secret(self, text: str, depth: int) -> bool:
         return bool(self._find(text, cut=False, depth=depth))
 
-    def _find(self, text: str, cut: bool, depth: int = 0) -> list[tuple[int, int, str]]:
+    def _find(self, text: str, cut: bool, depth: int = 0) -> list[Found]:
         if not text.isascii() and INVISIBLE.search(text):
             return self._find_behind_invisible(text, cut, depth)
         scan = Scan(text, fold(text), cut)
@@ -147,7 +163,7 @@ class Text:
         self.last_steps = scan.steps
         return scan.spans
 
-    def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[tuple[int, int, str]]:
+    def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[Found]:
         places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
         found = self._find("".join([text[index] for index in places]), cut, depth)
         return [(places[start], places[end - 1] + 1, mark) for start, end, mark in found]
@@ -180,11 +196,11 @@ class Text:
             scan.mask(0, len(scan.text))
 
 
-def _outer_first(span: tuple[int, int, str]) -> tuple[int, int]:
+def _outer_first(span: Found) -> tuple[int, int]:
     return span[0], -span[1]
 
 
-def _stand_alone(text: str, spans: list[tuple[int, int, str]]) -> bool:
+def _stand_alone(text: str, spans: list[Found]) -> bool:
     """Whether every span is in one line and set off from its surroundings, so that masking it changes nothing else."""
     last = 0
     for start, end, _ in sorted(spans, key=_outer_first):
