@@ -53,17 +53,18 @@ class Documents:
 
     def _wrapped(self, text: str, size: int | None, limit: int) -> tuple[Any, str]:
         wrapper: dict[str, Any] = {"_truncated": True, "_original_size": size, "_preview": ""}
-        room = limit - len(_encode(wrapper))
-        preview = _fitting(text, room)
+        frame = _encode(wrapper)
+        room = limit - len(frame)
+        preview, escaped = _fitting(text, room)
         for _ in range(_ROUNDS):
             settled = preview if self._is_settled(preview) else self.string(preview)
             if settled == preview:
                 break
-            preview = _fitting(settled, room)
+            preview, escaped = _fitting(settled, room)
         else:
-            preview = MASK
+            preview = escaped = MASK
         wrapper["_preview"] = preview
-        return wrapper, _encode(wrapper)
+        return wrapper, f'{frame[:-2]}{escaped}"}}'
 
     def _is_settled(self, preview: str) -> bool:
         """Whether the beginning of a cleaned document is clean: a cut changes only what it goes through."""
@@ -202,14 +203,15 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _fitting(text: str, room: int) -> str:
-    """The longest beginning of ``text`` that takes at most ``room`` characters inside of a JSON string."""
+def _fitting(text: str, room: int) -> tuple[str, str]:
+    """The longest beginning of ``text`` that takes at most ``room`` characters inside of a JSON string, and that."""
     escaped = _encode(text[:room])[1:-1]
     if len(escaped) <= room:
-        return text[:room]
+        return text[:room], escaped
     for missing in range(_LONGEST_ESCAPE + 1):
+        fitting = escaped[: room - missing]
         try:
-            return cast("str", json.loads(f'"{escaped[: room - missing]}"'))
+            return cast("str", json.loads(f'"{fitting}"')), fitting
         except ValueError:  # cut inside of an escape sequence
             continue
-    return ""
+    return "", ""

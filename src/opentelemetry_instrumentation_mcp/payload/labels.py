@@ -40,6 +40,7 @@ _TIGHT = frozenset(("=", ":=", "%3d", "=>"))
 _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
+_DIRECTORIES = frozenset(("pwd", "oldpwd"))
 _SHARED = ("ss", "ok", "cre")
 
 
@@ -127,13 +128,13 @@ class Labels:
 
     def _is_simple(self, scan: Scan, start: int, simple: re.Match[str]) -> bool:
         """Whether this is the common case, one plain word as the value, which needs no closer look."""
-        quote, value = simple.group(3), simple.group(4)
-        if quote != simple.group(5) if quote else simple.group(5) in _NOT_AFTER_WORD:
+        quote, value, after = simple.group(3, 4, 5)
+        if quote != after if quote else after in _NOT_AFTER_WORD:
             return False
         kind = self._kind(scan.text[start : simple.end(1)])
         if kind.grade < SENSITIVE or kind.line or value.isdigit() or not _DIGIT.search(value):
             return False
-        return not kind.several or bool(quote) or simple.group(5) in ("", "\n", "&")
+        return not kind.several or bool(quote) or after in ("", "\n", "&")
 
     @staticmethod
     def _start_of_name(scan: Scan, position: int) -> int:
@@ -180,7 +181,7 @@ class Labels:
         label = label.strip("-._")
         closing = after.group(2)
         value = after.end()
-        if _is_directory(scan.text, start, name_end, value):
+        if label in _DIRECTORIES and _is_directory(scan.text, start, name_end, value):
             return name_end
         end = self._values.mask(
             scan,

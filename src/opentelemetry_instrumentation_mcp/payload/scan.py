@@ -11,7 +11,7 @@ from .data import MASK
 Span = tuple[int, int]
 
 
-@dataclass
+@dataclass(slots=True)
 class Scan:
     """A text, its folded copy of the same length, and the secrets found so far.
 

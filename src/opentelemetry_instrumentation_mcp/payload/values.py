@@ -223,8 +223,9 @@ class Values:
         end = start + len(found.group().rstrip(" \t"))
         scan.steps += end - start
         scheme = _SCHEME.match(text, start, end)
-        first = scheme.end() if scheme else start
-        if self._is_plain(scan, start, end, end, label) or self._is_plain(scan, first, end, end, label):
+        if self._is_plain(scan, start, end, end, label) or (
+            scheme and self._is_plain(scan, scheme.end(), end, end, label)
+        ):
             return start
         scan.mask(start, end)
         return end
