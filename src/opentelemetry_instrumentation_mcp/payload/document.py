@@ -14,6 +14,7 @@ from .text import Found, Text
 from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_ESCAPED_CONTROLS = bytes(code for code in range(32) if code != 10)  # all but the line feed
 _LAST = {"{": "}", "[": "]", '"': '"'}
 _LONGEST_ESCAPE = 6
 _ROUNDS = 4
@@ -103,7 +104,7 @@ class Documents:
         if suspects or ledger.has_cut_text:
             cleaned = {text: self._stable(text, nesting, found) for text, found in suspects.items()}
             tree = self._cleaned(tree, cleaned, nesting, ledger, Pairs(self._names, ledger))
-        return tree, _encode(tree), ledger
+        return tree, _encoded(tree), ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
@@ -188,6 +189,15 @@ class Documents:
             return MASK
         rest = text[len(text) - missing :]
         return cleaned if ledger.masked or self._text.clean(rest) != rest else text
+
+
+def _encoded(tree: Any) -> str:
+    """The JSON of ``tree``; of a text in which only line feeds are escaped, without a look at every character."""
+    if class_of(tree) is str and tree.isascii() and '"' not in tree and "\\" not in tree:
+        data = tree.encode()
+        if len(data) == len(data.translate(None, _ESCAPED_CONTROLS)):
+            return '"' + tree.replace("\n", "\\n") + '"'
+    return _encode(tree)
 
 
 def _may_be_whole(text: str) -> bool:
