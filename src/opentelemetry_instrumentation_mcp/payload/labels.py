@@ -41,6 +41,7 @@ _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
 _DIRECTORIES = frozenset(("pwd", "oldpwd"))
+_FAR_APART = 32
 _SHARED = ("ss", "ok", "cre")
 
 
@@ -81,8 +82,9 @@ class Labels:
         stems = [stem for gate, gated in self._gates if gate in low for stem in gated if stem in low]
         if "=" in low or "\uff1d" in low:
             stems += [stem for stem in self._with_equals if stem in low]
-            # What ends with the sign is looked for where the sign is: that takes one pass for all of them.
-            if any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
+            # What ends with the sign is looked for where the sign is, in one pass, unless it is everywhere.
+            many = low.count("=") * _FAR_APART > len(low)
+            if many or any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
                 stems += [stem for stem in self._before_equals if stem in low]
         if "'" in low or '"' in low:
             stems += [statement for statement in self._statements if statement in low]
