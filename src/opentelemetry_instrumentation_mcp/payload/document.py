@@ -14,6 +14,7 @@ from .text import Found, Text
 from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_ESCAPED_CONTROLS = bytes(code for code in range(32) if code != 10)  # all but the line feed
 _LAST = {"{": "}", "[": "]", '"': '"'}
 _LONGEST_ESCAPE = 6
 _ROUNDS = 4
@@ -53,17 +54,18 @@ class Documents:
 
     def _wrapped(self, text: str, size: int | None, limit: int) -> tuple[Any, str]:
         wrapper: dict[str, Any] = {"_truncated": True, "_original_size": size, "_preview": ""}
-        room = limit - len(_encode(wrapper))
-        preview = _fitting(text, room)
+        frame = _encode(wrapper)
+        room = limit - len(frame)
+        preview, escaped = _fitting(text, room)
         for _ in range(_ROUNDS):
             settled = preview if self._is_settled(preview) else self.string(preview)
             if settled == preview:
                 break
-            preview = _fitting(settled, room)
+            preview, escaped = _fitting(settled, room)
         else:
-            preview = MASK
+            preview = escaped = MASK
         wrapper["_preview"] = preview
-        return wrapper, _encode(wrapper)
+        return wrapper, f'{frame[:-2]}{escaped}"}}'
 
     def _is_settled(self, preview: str) -> bool:
         """Whether the beginning of a cleaned document is clean: a cut changes only what it goes through."""
@@ -102,7 +104,7 @@ class Documents:
         if suspects or ledger.has_cut_text:
             cleaned = {text: self._stable(text, nesting, found) for text, found in suspects.items()}
             tree = self._cleaned(tree, cleaned, nesting, ledger, Pairs(self._names, ledger))
-        return tree, _encode(tree), ledger
+        return tree, _encoded(tree), ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
@@ -189,6 +191,15 @@ class Documents:
         return cleaned if ledger.masked or self._text.clean(rest) != rest else text
 
 
+def _encoded(tree: Any) -> str:
+    """The JSON of ``tree``; of a text in which only line feeds are escaped, without a look at every character."""
+    if class_of(tree) is str and tree.isascii() and '"' not in tree and "\\" not in tree:
+        data = tree.encode()
+        if len(data) == len(data.translate(None, _ESCAPED_CONTROLS)):
+            return '"' + tree.replace("\n", "\\n") + '"'
+    return _encode(tree)
+
+
 def _may_be_whole(text: str) -> bool:
     """Whether ``text`` ends like the JSON text it begins as: cheaper to see than to parse it up to its end."""
     return text.strip()[-1:] == _LAST.get(text.strip()[:1])
@@ -202,14 +213,15 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _fitting(text: str, room: int) -> str:
-    """The longest beginning of ``text`` that takes at most ``room`` characters inside of a JSON string."""
+def _fitting(text: str, room: int) -> tuple[str, str]:
+    """The longest beginning of ``text`` that takes at most ``room`` characters inside of a JSON string, and that."""
     escaped = _encode(text[:room])[1:-1]
     if len(escaped) <= room:
-        return text[:room]
+        return text[:room], escaped
     for missing in range(_LONGEST_ESCAPE + 1):
+        fitting = escaped[: room - missing]
         try:
-            return cast("str", json.loads(f'"{escaped[: room - missing]}"'))
+            return cast("str", json.loads(f'"{fitting}"')), fitting
         except ValueError:  # cut inside of an escape sequence
             continue
-    return ""
+    return "", ""

@@ -40,6 +40,8 @@ _TIGHT = frozenset(("=", ":=", "%3d", "=>"))
 _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
+_DIRECTORIES = frozenset(("pwd", "oldpwd"))
+_FAR_APART = 32
 _SHARED = ("ss", "ok", "cre")
 
 
@@ -80,8 +82,9 @@ class Labels:
         stems = [stem for gate, gated in self._gates if gate in low for stem in gated if stem in low]
         if "=" in low or "\uff1d" in low:
             stems += [stem for stem in self._with_equals if stem in low]
-            # What ends with the sign is looked for where the sign is: that takes one pass for all of them.
-            if any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
+            # What ends with the sign is looked for where the sign is, in one pass, unless it is everywhere.
+            many = low.count("=") * _FAR_APART > len(low)
+            if many or any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
                 stems += [stem for stem in self._before_equals if stem in low]
         if "'" in low or '"' in low:
             stems += [statement for statement in self._statements if statement in low]
@@ -127,13 +130,13 @@ class Labels:
 
     def _is_simple(self, scan: Scan, start: int, simple: re.Match[str]) -> bool:
         """Whether this is the common case, one plain word as the value, which needs no closer look."""
-        quote, value = simple.group(3), simple.group(4)
-        if quote != simple.group(5) if quote else simple.group(5) in _NOT_AFTER_WORD:
+        quote, value, after = simple.group(3, 4, 5)
+        if quote != after if quote else after in _NOT_AFTER_WORD:
             return False
         kind = self._kind(scan.text[start : simple.end(1)])
         if kind.grade < SENSITIVE or kind.line or value.isdigit() or not _DIGIT.search(value):
             return False
-        return not kind.several or bool(quote) or simple.group(5) in ("", "\n", "&")
+        return not kind.several or bool(quote) or after in ("", "\n", "&")
 
     @staticmethod
     def _start_of_name(scan: Scan, position: int) -> int:
@@ -180,7 +183,7 @@ class Labels:
         label = label.strip("-._")
         closing = after.group(2)
         value = after.end()
-        if _is_directory(scan.text, start, name_end, value):
+        if label in _DIRECTORIES and _is_directory(scan.text, start, name_end, value):
             return name_end
         end = self._values.mask(
             scan,

@@ -11,7 +11,7 @@ from .data import MASK
 Span = tuple[int, int]
 
 
-@dataclass
+@dataclass(slots=True)
 class Scan:
     """A text, its folded copy of the same length, and the secrets found so far.
 
@@ -49,12 +49,17 @@ def occurrences(text: str, literal: str) -> Iterable[int]:
         position = text.find(literal, position + len(literal))
 
 
+def outer_first(span: tuple[int, int, str]) -> tuple[int, int]:
+    """The order of spans: by where they begin, the longest first."""
+    return span[0], -span[1]
+
+
 def replace(text: str, spans: list[tuple[int, int, str]], end: int) -> str:
-    """``text`` up to ``end`` with the union of ``spans`` replaced by their marks."""
+    """``text`` up to ``end`` with the union of ``spans``, sorted by ``outer_first``, replaced by their marks."""
     pieces: list[str] = []
     position = 0
     last_end = -1
-    for start, stop, mark in sorted(spans, key=lambda span: (span[0], -span[1])):
+    for start, stop, mark in spans:
         if start >= end:
             break
         if start < last_end:

@@ -6,11 +6,12 @@ import base64
 import binascii
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from .data import load
-from .scan import Scan
+from .scan import Scan, occurrences
 
 # Tokens are long runs of these; in plain prose there is none, which one translated copy of the text tells.
 _RUN_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.~"
@@ -54,6 +55,8 @@ class Shapes:
             compiled = _Shape(pattern, shape.get("before", ""), shape.get("digit", False), pair)
             for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
                 self._by_head[head].append(compiled)
+        # Whether a part of a run may be the beginning of a token, in one look at the run.
+        self._any_head = re.compile("|".join(_heads(self._by_head)))
         self._patterns = [
             (entry["gate"], re.compile(entry["pattern"]), entry.get("group", 0)) for entry in load()["patterns"]
         ]
@@ -96,18 +99,29 @@ class Shapes:
             if literal in run:
                 for match in pattern.finditer(text, start, end):
                     scan.mask(match.start(), match.end())
-        done = start
         escaped = start > 0 and text[start - 1] == "\\" and text[start] in "nrt"
-        parts = [start + escaped, *(part.end() for part in _PARTS.finditer(text, start, end))]
-        for position in parts:
-            if position < done:
-                continue
-            for head in (text[position : position + 2], text[position : position + 1]):
-                for shape in self._by_head.get(head, ()):
-                    done = max(done, self._try(scan, shape, position))
+        if escaped or self._any_head.search(text, start, end):
+            self._parts(scan, start, start + escaped, end)
         before = scan.low[max(0, start - _BEFORE) : start].replace("%20", " ").rstrip("\"'").split()[-1:]
         if before and before[0].strip("\"'") in self._schemes and (run != run.lower() or not run.isalpha()):
             scan.mask(start, _token_end(text, end))
+
+    def _parts(self, scan: Scan, start: int, first: int, end: int) -> None:
+        """Try the shapes at the beginning of the run, at ``first``, and of its other parts."""
+        done = self._part(scan, first, start)
+        if done < end:
+            for part in _PARTS.finditer(scan.text, start, end):
+                if part.end() >= done:
+                    done = self._part(scan, part.end(), done)
+
+    def _part(self, scan: Scan, position: int, done: int) -> int:
+        """Try the shapes at ``position``; the end of what is done."""
+        head = scan.text[position : position + 2]
+        for shape in self._by_head.get(head, ()):
+            done = max(done, self._try(scan, shape, position))
+        for shape in self._by_head.get(head[:1], ()) if len(head) > 1 else ():
+            done = max(done, self._try(scan, shape, position))
+        return done
 
     @staticmethod
     def _try(scan: Scan, shape: _Shape, position: int) -> int:
@@ -135,7 +149,12 @@ class Shapes:
                     scan.mask(match.start(), match.end())
 
     def _bearer(self, scan: Scan) -> None:
-        for match in _BEARER.finditer(scan.low):
+        done = 0
+        for position in occurrences(scan.low, "bearer"):
+            match = _BEARER.match(scan.low, position) if position >= done else None
+            if not match:
+                continue
+            done = match.end()
             word = match.group(1)
             plain = word.strip(".=/+-~%") in self._words_after_scheme or (
                 len(word) <= _SHORT_WORD and scan.text[match.start(1) : match.end(1)].isalpha() and word.isalpha()
@@ -149,6 +168,14 @@ class Shapes:
             word = scan.text[match.start(1) : match.end(1)]
             if any(character.isdigit() or character in "=*" for character in word) or _is_pair(word):
                 scan.mask(match.start(1), match.end(1))
+
+
+def _heads(by_head: dict[str, list[_Shape]]) -> Iterator[str]:
+    """Patterns of where a shape may begin: behind what stands before it, or where a part of a run begins."""
+    plain = sorted(head for head, shapes in by_head.items() if not all(shape.before for shape in shapes))
+    yield f"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, plain))})"
+    for head, shapes in sorted(by_head.items()):
+        yield from sorted({f"(?<={re.escape(shape.before)}){re.escape(head)}" for shape in shapes if shape.before})
 
 
 @lru_cache(maxsize=1)

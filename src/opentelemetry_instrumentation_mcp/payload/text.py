@@ -11,7 +11,7 @@ from itertools import accumulate
 from .data import CUT, INVISIBLE, MASK, fold, load
 from .keys import Names
 from .labels import Labels
-from .scan import Scan, occurrences, replace
+from .scan import Scan, occurrences, outer_first, replace
 from .shapes import Shapes
 from .urls import Urls
 
@@ -112,6 +112,7 @@ class Text:
         end = self.last_boundary(text) if cut else len(text)
         if not spans and end == len(text):
             return text
+        spans.sort(key=outer_first)
         cleaned = replace(text, spans, end)
         if cut:  # looked at again when it is known how much of it is shown
             return cleaned
@@ -122,7 +123,7 @@ class Text:
             if cleaned == text:
                 return text
             text = cleaned
-            cleaned = replace(text, self._find(text, cut=False), len(text))
+            cleaned = replace(text, sorted(self._find(text, cut=False), key=outer_first), len(text))
         return text if cleaned == text else MASK
 
     def settled(self, text: str, limit: int) -> str:
@@ -196,14 +197,10 @@ class Text:
             scan.mask(0, len(scan.text))
 
 
-def _outer_first(span: Found) -> tuple[int, int]:
-    return span[0], -span[1]
-
-
 def _stand_alone(text: str, spans: list[Found]) -> bool:
-    """Whether every span is in one line and set off from its surroundings, so that masking it changes nothing else."""
+    """Whether each of the sorted spans is in one line and set off, so that masking it changes nothing around it."""
     last = 0
-    for start, end, _ in sorted(spans, key=_outer_first):
+    for start, end, _ in spans:
         if end <= last:
             continue
         before = text[start - 1 : start]

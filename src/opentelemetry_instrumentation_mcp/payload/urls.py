@@ -18,6 +18,8 @@ _UNFIT = re.compile(r"[\x00-\x20\x7f<>\"`{}|^]")
 _PORT = re.compile(r"\d{0,5}")
 _LONG_SEGMENT = 12
 _LARGEST_PORT = 65_535
+_KNOWN_NAMES = 1_024
+_LONGEST_KNOWN = 32
 
 
 class Urls:
@@ -32,6 +34,7 @@ class Urls:
         url = load()["url"]
         self._names = names
         self._is_secret = is_secret
+        self._known_names: dict[str, bool] = {}
         self._parameters = frozenset(url["parameters"])
         self._plain_users = frozenset(url["plain_users"])
         self._segments = frozenset(url["secret_segments"])
@@ -59,6 +62,8 @@ class Urls:
             found += self._parameter_spans(url, query + 1, fragment, depth)
         else:
             found += self._parameter_spans(url, end, fragment, depth)
+        if fragment == len(url):
+            return found
         inner = url.find("?", fragment)
         found += self._parameter_spans(url, inner + 1 if inner >= 0 else fragment + 1, len(url), depth)
         return found
@@ -151,6 +156,14 @@ class Urls:
         )
 
     def _is_name(self, name: str) -> bool:
+        known = self._known_names.get(name)
+        if known is None:
+            known = self._decide(name)
+            if len(name) <= _LONGEST_KNOWN and len(self._known_names) < _KNOWN_NAMES:
+                self._known_names[name] = known
+        return known
+
+    def _decide(self, name: str) -> bool:
         decoded = unquote_plus(unquote_plus(name[:256])) if "%" in name else name
         if self._names.grade(decoded):
             return True

@@ -139,15 +139,18 @@ class Values:
         low = scan.low[start:end]
         if low in self._plain or (len(value) <= 2 and value.isdigit()):
             return True
-        passed_on = scan.text[whole : whole + 1] in ("", "\n", ",") or whole > end or value.isupper()
-        if passed_on and label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
-            return True
-        full = scan.text[start:whole] if whole - start <= self._placeholder else value
+        if label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
+            passed_on = scan.text[whole : whole + 1] in ("", "\n", ",") or whole > end or value.isupper()
+            if passed_on:
+                return True
         if "[" in value or "(" in value or value[-2:] == "{{":
             line = scan.text[start : min(scan.end_of_line(start), start + self._placeholder)].rstrip(" ,;:")
             if self._program.match(line):
                 return True
-        return bool(self._program.match(value) or (whole > end and self._program.match(full)))
+        if self._program.match(value):
+            return True
+        full = scan.text[start:whole] if whole - start <= self._placeholder else value
+        return whole > end and bool(self._program.match(full))
 
     def _quoted(self, scan: Scan, quote: re.Match[str]) -> int:
         text, start = scan.text, quote.end()
@@ -223,8 +226,9 @@ class Values:
         end = start + len(found.group().rstrip(" \t"))
         scan.steps += end - start
         scheme = _SCHEME.match(text, start, end)
-        first = scheme.end() if scheme else start
-        if self._is_plain(scan, start, end, end, label) or self._is_plain(scan, first, end, end, label):
+        if self._is_plain(scan, start, end, end, label) or (
+            scheme and self._is_plain(scan, scheme.end(), end, end, label)
+        ):
             return start
         scan.mask(start, end)
         return end
