@@ -385,6 +385,7 @@ async def test_server(node: Node, instrument: Any, recorder: Any, wire: Wire, tr
 
     assert before["tool"]["content"][0]["text"] == "3"
     assert before["tool error"]["isError"] is True
+    assert before["unknown tool"]["isError"] is before["bad arguments"]["isError"] is True
     assert before["unknown method"][0] == -32601
     assert before["complete"]["completion"]["values"] == ["Ada", "Alan"]
     if asks(transport):
@@ -395,14 +396,11 @@ async def test_server(node: Node, instrument: Any, recorder: Any, wire: Wire, tr
     assert_one_side(wire.calls, recorder.spans, TO_SERVER)
     assert all(carried(message) for message in wire.calls)
     assert_transport(recorder.spans, transport)
-    assert_server_continued_us(recorder)
-
-
-def assert_server_continued_us(recorder: Any) -> None:
-    """What the server asked while it handled a call of ours is in that call's trace."""
-    calls = {span.context.trace_id for span in recorder.find("tools/call sample", "CLIENT")}
-    asked = {span.context.trace_id for span in recorder.find("sampling/createMessage", "SERVER")}
-    assert asked <= calls
+    assert recorder.one("tools/call no-such-tool", "CLIENT").attributes["error.type"] == "tool_error"
+    if asks(transport):
+        # What the server asked while it handled a call of ours is in that call's trace.
+        call, asked = recorder.one("tools/call sample", "CLIENT"), recorder.one("sampling/createMessage", "SERVER")
+        assert call.context.trace_id == asked.context.trace_id
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http", "http-stateless"])
@@ -480,6 +478,75 @@ async def test_reference_server(node: Node, instrument: Any, recorder: Any, wire
     assert_one_side(wire.calls, recorder.spans, TO_SERVER)
     assert all(bool(carried(message)) is (message.direction == TO_SERVER) for message in wire.calls)
     assert_transport(recorder.spans, transport)
+
+
+# --- the second generation of the TypeScript SDK ------------------------------------------------------------
+
+V2_MODE = {"legacy": "legacy", "modern": "auto"}
+
+
+@pytest.mark.parametrize("era", sdk.ERAS)
+async def test_client_v2(node: Node, instrument: Any, recorder: Any, era: str) -> None:
+    """It hands over a context in the `_meta` of its requests; what it sends without is a root."""
+
+    async def outcome() -> Outcome:
+        log = WireLog()
+        async with sdk.serve(WireLogASGI(sdk.http_app(build(), "http"), log)) as base_url:
+            wanted = {"url": f"{base_url}/mcp", "mode": V2_MODE[era]}
+            return Outcome(await node.run("client_v2.mjs", json.dumps(wanted)), log)
+
+    before = await outcome()
+    assert not message_spans(recorder.spans)
+    instrument()
+    after = await outcome()
+    assert after.flow == before.flow
+    assert after.results["tool"]["content"] == [{"type": "text", "text": "3"}]
+    assert after.context_of_handler["baggage"] == {"user.tier": "gold"}
+    modern = {method for direction, method in after.flow[2] if direction == TO_SERVER} & {"server/discover"}
+    assert bool(modern) is (era == "modern")
+    assert_one_side(after.wire, recorder.spans, TO_CLIENT)
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+@pytest.mark.parametrize("era", sdk.ERAS)
+async def test_server_v2(node: Node, instrument: Any, recorder: Any, wire: Wire, transport: str, era: str) -> None:
+    """It sees our context, and what it sends with one continues it."""
+
+    async def use_v2(peer: sdk.Peer) -> dict[str, Any]:
+        results = {
+            "list tools": await came(peer.session.list_tools()),
+            "tool": await came(peer.call("add", {"a": 1, "b": 2})),
+            "tool error": await came(peer.call("fail", {"text": "lost"})),
+            "unknown tool": await came(peer.call("no-such-tool")),
+            "progress": await came(peer.call("progress", {"steps": 2}, progress=True)),
+            "read": await came(peer.read("res://greeting")),
+            "prompt": await came(peer.session.get_prompt("greet", {"name": "Ada"})),
+        }
+        if era == "modern":
+            results["elicit"] = await came(peer.client.call_tool("elicit"))
+        return results
+
+    command = node.command("server_v2.mjs", transport)
+    async with connected(command, transport, era, wire) as peer:
+        before = await use_v2(peer)
+    flow = wire.flow
+    wire.clear()
+    instrument()
+    async with connected(command, transport, era, wire) as peer:
+        assert await use_v2(peer) == before
+        assert wire.flow == flow
+        seen = json.loads(await peer.text("report"))
+    assert before["tool"]["content"][0]["text"] == "3"
+    if era == "modern":
+        assert before["elicit"]["content"][0]["text"] == "accept"
+        question, answer = recorder.find("tools/call elicit", "CLIENT")
+        assert [where(link.context) for link in answer.links] == [where(question.context)]
+    call = recorder.one("tools/call report", "CLIENT")
+    assert parse(seen["meta"]["traceparent"]) == where(call.context)
+    if transport == "http":
+        assert parse(seen["headers"]["traceparent"]) == where(call.context)
+    assert_one_side(wire.calls, recorder.spans, TO_SERVER)
+    assert all(carried(message) for message in wire.calls)
 
 
 # --- the programs of the guide ------------------------------------------------------------------------------
