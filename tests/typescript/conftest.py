@@ -21,7 +21,7 @@ from typescript.peers import Node
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE / "package.json"
-OLDEST_NODE = (18, 19)  # the first 18 with all that the programs here use
+OLDEST_NODE = (20, 6)  # what the packages want
 INSTALLATION = 240  # seconds
 
 
