@@ -8,17 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "demo"))
-
-from otlp_receiver import OtlpReceiver  # the path has to be there first
-
 from opentelemetry_instrumentation_mcp.exporter.tree import render_tree
 
+HERE = Path(__file__).parent
 TIME_LIMIT_S = 60
 
 
 def main() -> int:
+    sys.path.insert(0, str(HERE.parent / "demo"))
+    from otlp_receiver import OtlpReceiver
+
     with OtlpReceiver() as receiver:
         variables = {
             "OTEL_SERVICE_NAME": "agent",
