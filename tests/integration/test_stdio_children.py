@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from opentelemetry_instrumentation_mcp.targets import stdio_children as adapter
 from support import sdk
 from support.conformance import assert_conformant, assert_message_spans
 from support.sink import OtlpSink
-from support.wire import WireLog, read_stdio_log, tee_command
+from support.wire import TO_SERVER, WireLog, read_stdio_log, tee_command
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SERVER, BARE_SERVER = SUPPORT / "stdio_children_server.py", SUPPORT / "bare_stdio_server.py"
@@ -100,7 +101,7 @@ def until_exported(sink: OtlpSink) -> Callable[[WireLog], object]:
     """Waits until the server's spans and metrics are there: older clients kill their servers."""
 
     def wait(log: WireLog) -> object:
-        sent = {call.id for call in log.calls if call.direction == "client->server" and call.kind == "request"}
+        sent = [call for call in log.calls if call.direction == TO_SERVER]
 
         def is_complete(sink: OtlpSink) -> bool:
             served = [span for span in sink.spans() if span.kind is SpanKind.SERVER and span.service_name != "client"]
@@ -398,21 +399,31 @@ WARNING = "wrote to stdout, which is the protocol stream"
 EXPORTED = ('"name": "tools/call export_to_console"', "late span", "late_counter", "late log")
 
 
+def until_printed(folder: Path) -> Callable[[WireLog], None]:
+    """Waits until all is on stderr: older clients kill their servers."""
+
+    def wait(log: WireLog) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while any(text not in (folder / "stderr").read_text() for text in EXPORTED):
+            assert time.monotonic() < deadline, (folder / "stderr").read_text()
+            time.sleep(0.05)
+
+    return wait
+
+
 @pytest.mark.parametrize("era", sdk.ERAS)
 def test_console_exporters_of_an_instrumented_server(tmp_path: Path, era: str) -> None:
     """Every byte on the server's stdout is seen: from its start to its end, and after the last message."""
     log = tmp_path / "wire.jsonl"
     command = tee_command(log, INSTRUMENT, sys.executable, str(SERVER))
     env = {**CONSOLE, "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED": "true", "PATH": os.environ["PATH"]}
-    done = run_client(
-        tmp_path, command, env=env, launcher=(), calls=[["export_to_console"], ["add", {"a": 1, "b": 2}]], era=era
-    )
+    calls = [["export_to_console"], ["add", {"a": 1, "b": 2}]]
+    ready = until_printed(tmp_path)
+    done = run_client(tmp_path, command, env=env, launcher=(), calls=calls, ready=ready, era=era)
     assert done.texts == ["exported", "3"]
     wire = read_stdio_log(log)
     assert wire.malformed == []
     assert len(wire.select(kind="response")) > 2
-    for text in EXPORTED:
-        assert text in done.stderr, done.stderr
     assert done.stderr.count(WARNING) == 1, done.stderr
 
 
@@ -425,11 +436,10 @@ def test_console_exporters_of_a_child(tmp_path: Path) -> None:
 
     log = tmp_path / "wire.jsonl"
     command = tee_command(log, sys.executable, str(SERVER))
-    done = run_client(tmp_path, command, env=CONSOLE, calls=[["export_to_console"]], environ={SETTING: "on"})
+    calls, ready = [["export_to_console"]], until_printed(tmp_path)
+    done = run_client(tmp_path, command, env=CONSOLE, calls=calls, ready=ready, environ={SETTING: "on"})
     assert done.texts == ["exported"]
     assert read_stdio_log(log).malformed == []
-    for text in EXPORTED:
-        assert text in done.stderr, done.stderr
 
 
 # --- the host is unharmed ------------------------------------------------------------------------------------
