@@ -67,7 +67,7 @@ class McpInstrumentor(BaseInstrumentor):
         try:
             forget_reports()
             config = McpConfig.load({field.name: kwargs.get(field.name) for field in fields(McpConfig)})
-            disabled = frozenset(config.disabled_targets)
+            disabled = config.unused_targets()
             targets = tuple(target for target in TARGETS if target.name not in disabled)
             self._telemetry = _Lazy(partial(_telemetry, config, targets, kwargs))
             self._patcher = Patcher(targets, self._telemetry, self._telemetry.is_active, LIBRARIES)
