@@ -16,7 +16,8 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from support import http_join
-from support.conformance import assert_conformant, check_agreement, message_spans
+from support.conformance import SCOPE, assert_conformant, check_agreement, message_spans
+from support.conventions import HARVESTED
 from support.http_join import (
     BOTH,
     HEADERS,
@@ -141,12 +142,13 @@ def test_each_message_joins_the_trace_of_its_caller(name: str, sink: OtlpSink, t
         spans = finished(sink, len(sent), server, workers=way_to_start.workers)
         output = server.output()
     assert_joined(sent, spans, service_name=SERVICE, traced=way_to_start.traced)
-    assert_conformant(spans, sink.metrics(SERVICE))
+    assert_conformant(spans, sink.metrics(SERVICE), extra=HARVESTED)
     if way_to_start.workers == 1:
         # A worker that has not listed its tools does not put their names on metrics.
         assert not check_agreement(spans, sink.metrics(SERVICE))
     for request_id, seen in handlers.items():
-        assert _nearest_of_ours(spans, Ids(seen["trace_id"], seen["span_id"])) == by_id(spans, request_id)
+        assert (seen["trace_id"], seen["span_id"]) == ids_of(by_id(spans, request_id).context)
+    assert {span.instrumentation_scope.name for span in spans} <= {SCOPE, http_join.ASGI_SCOPE}
     _assert_attributes(sent, spans)
     durations = {metric.name for metric in _metrics(sink) if metric.name.startswith("mcp.")}
     if way_to_start.stateful:
@@ -155,15 +157,6 @@ def test_each_message_joins_the_trace_of_its_caller(name: str, sink: OtlpSink, t
         assert durations == {"mcp.server.operation.duration"}
     for complaint in ("opentelemetry_instrumentation_mcp", "is not affected", "Failed to detach context"):
         assert complaint not in output, output
-
-
-def _nearest_of_ours(spans: list[SinkSpan], ids: Ids) -> SinkSpan:
-    """The span itself; or, where FastMCP keeps spans of its own in between, ours above it."""
-    span = next(span for span in spans if ids_of(span.context) == ids)
-    while span.instrumentation_scope.name == "fastmcp":
-        assert span.parent is not None
-        span = next(above for above in spans if above.context.span_id == span.parent.span_id)
-    return span
 
 
 def _metrics(sink: OtlpSink) -> list[Any]:
@@ -245,7 +238,8 @@ def test_python_client_and_server_are_one_trace(name: str, sink: OtlpSink, tmp_p
             assert not span.links
     assert not clients
     assert steps == 2
-    assert_conformant(spans)
+    assert "fastmcp" not in {span.instrumentation_scope.name for span in spans}
+    assert_conformant(spans, extra=HARVESTED)
 
 
 def _run_client(sink: OtlpSink, port: int) -> Ids:
