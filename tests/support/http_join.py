@@ -7,6 +7,7 @@ the server's process exported.
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -37,7 +39,15 @@ from support.sink import OtlpSink, SinkSpan
 
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 LEGACY, MODERN = "2025-06-18", "2026-07-28"
-ASGI_SCOPE = "opentelemetry.instrumentation.asgi"
+# Who makes spans of HTTP requests: the middleware a server is given, or what finds Starlette by itself.
+STARLETTE = "starlette"
+HTTP_SCOPES = frozenset({"opentelemetry.instrumentation.asgi", "opentelemetry.instrumentation.starlette"})
+
+
+def need_starlette_instrumentation() -> None:
+    """Skip the test where it is not installed."""
+    if importlib.util.find_spec("opentelemetry.instrumentation.starlette") is None:
+        pytest.skip("opentelemetry-instrumentation-starlette is not installed in this environment")
 
 
 def free_port() -> int:
@@ -57,6 +67,8 @@ def environment(sink: OtlpSink | None, service_name: str, **more: str) -> dict[s
         env |= sink.environment(service_name)
         # Workers share a name; their process ids tell them apart.
         env |= {"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+        # Whether there are HTTP spans is for the test to say, not for what else is installed.
+        env["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = "starlette,fastapi"
     return {**env, **more}
 
 
@@ -270,7 +282,7 @@ def http_spans(spans: Iterable[SinkSpan]) -> dict[str, SinkSpan]:
     return {
         str(span.attributes.get("http.user_agent")): span
         for span in spans
-        if span.instrumentation_scope.name == ASGI_SCOPE and span.kind is SpanKind.SERVER
+        if span.instrumentation_scope.name in HTTP_SCOPES and span.kind is SpanKind.SERVER
     }
 
 

@@ -65,6 +65,8 @@ def _uvicorn(app: str, *options: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "uvicorn", f"fastmcp_http_server:{app}", "--app-dir", str(SUPPORT), *options)
 
 
+# Nothing is left out: the instrumentation of Starlette finds the server by itself.
+_STARLETTE = ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")
 _RUN = (str(CLI), "run", PROGRAM, "--transport", "http", "--host", "127.0.0.1", "--no-banner")
 STARTS = {
     "fastmcp-run": Start(_RUN, stateful=True),
@@ -74,6 +76,7 @@ STARTS = {
     else Start((*_RUN, "--stateless")),
     "python": Start((sys.executable, PROGRAM), stateful=True),
     "python-stateless": Start((sys.executable, PROGRAM, "--stateless")),
+    "fastmcp-run-starlette": Start(_RUN, stateful=True, traced=True, env=(_STARLETTE,)),
     "python-traced": Start((sys.executable, PROGRAM, "--traced"), stateful=True, traced=True),
     "uvicorn": Start(_uvicorn("stateful_app"), stateful=True),
     "uvicorn-stateless-traced": Start(_uvicorn("traced_app"), traced=True),
@@ -85,6 +88,8 @@ STARTS = {
 def start(start: Start, sink: OtlpSink | None, log: Path) -> Server:
     if start.command[0] == str(CLI) and not CLI.exists():
         pytest.skip("the command `fastmcp` is not installed in this environment")
+    if _STARLETTE in start.env:
+        http_join.need_starlette_instrumentation()
     port = http_join.free_port()
     command = (*start.command, "--port", str(port))
     env = http_join.environment(sink, SERVICE, **dict(start.env))
@@ -148,7 +153,7 @@ def test_each_message_joins_the_trace_of_its_caller(name: str, sink: OtlpSink, t
         assert not check_agreement(spans, sink.metrics(SERVICE))
     for request_id, seen in handlers.items():
         assert (seen["trace_id"], seen["span_id"]) == ids_of(by_id(spans, request_id).context)
-    assert {span.instrumentation_scope.name for span in spans} <= {SCOPE, http_join.ASGI_SCOPE}
+    assert {span.instrumentation_scope.name for span in spans} <= {SCOPE, *http_join.HTTP_SCOPES}
     _assert_attributes(sent, spans)
     durations = {metric.name for metric in _metrics(sink) if metric.name.startswith("mcp.")}
     if way_to_start.stateful:
