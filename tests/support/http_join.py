@@ -179,12 +179,14 @@ class Answer:
 
 
 def post(port: int, body: bytes, headers: Mapping[str, str], path: str = "/mcp", method: str = "POST") -> Answer:
-    """One request over a connection of its own."""
+    """One request over a connection of its own; two, where an old SDK sends it on to the path with a slash."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
+        if response.status == 307 and not path.endswith("/"):
+            return post(port, body, headers, f"{path}/", method)
         content_type = found.get("content-type", "").split(";")[0]
         return Answer(response.status, content_type, found, response.read().decode())
     finally:
@@ -278,10 +280,10 @@ def ours(spans: Iterable[SinkSpan]) -> list[SinkSpan]:
 
 
 def http_spans(spans: Iterable[SinkSpan]) -> dict[str, SinkSpan]:
-    """The spans of HTTP requests, by the serial of the message they carried."""
+    """The spans of HTTP requests, by the serial of the message they carried; of two, that which came last."""
     return {
         str(span.attributes.get("http.user_agent")): span
-        for span in spans
+        for span in sorted(spans, key=lambda span: span.start_time)
         if span.instrumentation_scope.name in HTTP_SCOPES and span.kind is SpanKind.SERVER
     }
 
