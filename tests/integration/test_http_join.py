@@ -83,7 +83,9 @@ def test_each_message_joins_the_trace_of_its_caller(name: str, tmp_path: Path) -
                     last = sent[-1].id or ""
                     span = sink.wait_for(lambda sink, last=last: [s for s in ours(sink.spans()) if _id(s) == last])[0]
                     assert (int(seen["trace_id"], 16), int(seen["span_id"], 16)) == ids_of(span.context)
-                    caller.close()
+                    if sdk.VERSION >= (1, 10):
+                        # After it, a server of SDK 1.9 answers whoever comes next with 500, with and without us.
+                        caller.close()
             sink.wait_for(lambda sink: len(ours(sink.spans())) >= len(sent))
             server.stop()
         spans = sink.spans()
