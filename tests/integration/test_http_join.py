@@ -94,7 +94,7 @@ def test_each_message_joins_the_trace_of_its_caller(name: str, tmp_path: Path) -
     assert {span.kind for span in ours(spans)} == {SpanKind.SERVER}
     assert by_id(spans, sent[0].id or "").attributes["mcp.method.name"] == sent[0].method == "initialize"
     if start.traced and OTEL < (0, 63):
-        # Seen with SDK 1.31: beside the instruments of the ASGI middleware, ours have the default buckets. Not understood.
+        # Seen with SDK 1.31, not understood: beside an ASGI middleware our histograms have the default buckets.
         assert_conformant(spans)
     else:
         assert_conformant(spans, metrics)
