@@ -18,7 +18,6 @@ from support.conformance import SCOPE
 from support.sink import OtlpSink, SinkSpan
 
 # The folder of this file is a package `fastmcp` as well, if there is no other.
-pytest.importorskip("fastmcp.client", reason="FastMCP is not installed")
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SERVER, BARE_SERVER = SUPPORT / "fastmcp_stdio_server.py", SUPPORT / "bare_stdio_server.py"
