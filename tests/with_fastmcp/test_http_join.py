@@ -212,7 +212,9 @@ def test_both_workers_are_instrumented(sink: OtlpSink, tmp_path: Path) -> None:
         span = by_id(spans, request_id)
         assert span.resource["process.pid"] == process_id
         assert span.context.trace_id == trace_of[request_id].trace_id
-    reporting = {resource.resource.attributes["process.pid"] for resource in sink.metrics(SERVICE).resource_metrics}
+    reporting = {
+        int(str(resource.resource.attributes["process.pid"])) for resource in sink.metrics(SERVICE).resource_metrics
+    }
     assert set(served_by.values()) <= reporting
 
 
