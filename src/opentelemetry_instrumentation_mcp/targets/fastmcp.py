@@ -180,7 +180,7 @@ def seam_span(telemetry: Telemetry) -> Around:
 def _address(place: Place, server_name: Any) -> None:
     if place.server_name is None and isinstance(server_name, str):
         place.server_name = server_name
-        if place.span is not None:
+        if place.span is not None and place.span.is_recording():
             place.span.set_attribute(SERVER_NAME, semconv.clean(server_name))
 
 
@@ -220,7 +220,8 @@ def work(
     """
     place = current_place()
     role = places.role(place, server_name, method)
-    if role == places.ADDRESSED and place is not None:
+    # A task that outlives its message calls by itself.
+    if role == places.ADDRESSED and place is not None and place.span.is_recording():
         return _addressed(telemetry, place, server_name, told)
     if role == places.UNSEEN:
         return _just(_NOTHING)
