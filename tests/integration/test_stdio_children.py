@@ -18,7 +18,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
-from opentelemetry_instrumentation_mcp import McpInstrumentor, console_exporters, launch_command, stdio_children
+from opentelemetry_instrumentation_mcp import McpInstrumentor, launch_command, stdio_children
 from opentelemetry_instrumentation_mcp.guard import logger as our_logger
 from opentelemetry_instrumentation_mcp.hooks import is_ours
 from opentelemetry_instrumentation_mcp.targets import stdio_children as adapter
@@ -456,7 +456,6 @@ def functions_of(module: Any) -> list[tuple[Any, str]]:
 OURS = [
     *functions_of(stdio_children),
     *functions_of(launch_command),
-    *[place for place in functions_of(console_exporters) if place[1] != "restore"],  # part of uninstrument()
     *[
         place
         for place in functions_of(adapter)
