@@ -34,7 +34,8 @@ class Target(NamedTuple):
         covers: what stays untraced if the attribute is missing; empty if a missing one loses nothing.
         major: the major version of the library that has it, None for all.
         how: ``method`` (also for functions looked up in their own module) or ``context manager`` (a function
-            made by ``asynccontextmanager``, wrapped inside so that names imported earlier are covered too).
+            made by ``asynccontextmanager`` or ``contextmanager``, wrapped inside so that names imported earlier are
+            covered too; the wrapper observes the asynchronous ones, and replaces the generator if it is ``Around``).
     """
 
     name: str
@@ -246,6 +247,10 @@ class Patcher:
             return None
         generator_function = cell.cell_contents
         is_active = self._is_active
+        if isinstance(observe, Around):
+            replacement = functools.wraps(generator_function)(observe.build(generator_function))
+            cell.cell_contents = replacement
+            return _CellPatch(cell, replacement, generator_function)
 
         @functools.wraps(generator_function)
         def observed(*args: Any, **kwargs: Any) -> Any:
@@ -300,7 +305,7 @@ def find_attribute(module: ModuleType, attribute: str) -> tuple[Any, str] | None
 
 
 def _generator_cell(function: Any) -> Any:
-    """The closure cell in which ``asynccontextmanager`` keeps the function it decorates."""
+    """The closure cell in which ``contextmanager`` and its asynchronous twin keep the function they decorate."""
     # Other decorators may stand above it; the function it decorates is at the end of the chain, below its helper.
     while isinstance(function, FunctionType):
         if "func" in function.__code__.co_freevars and not inspect.isasyncgenfunction(function):

@@ -43,6 +43,7 @@ class Operation:
         "server",
         "settled",
         "span",
+        "stand_in",
         "telemetry",
     )
 
@@ -84,6 +85,8 @@ class Operation:
         """The library's object that tells how the message ended; until then."""
         self.arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
         """What the library's method is called with in place of its caller's arguments; None to leave those."""
+        self.stand_in: Callable[[Operation], None] | None = None
+        """Called at the end if the library was expected to make the span; None if it is made here."""
         self._started = perf_counter()
 
     def settle(self, outcome: Outcome = SUCCESS) -> None:
@@ -103,6 +106,8 @@ class Operation:
             return
         self.settled = True
         try:
+            if self.stand_in is not None:
+                self.stand_in(self)
             self.telemetry.finish(self, outcome, elapsed)
         except Exception as error:
             report("end an operation", error)

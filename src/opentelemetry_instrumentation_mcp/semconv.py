@@ -92,6 +92,7 @@ TARGET_FIELDS: Final = {
 # The revisions a message may claim about itself; any other is believed only once the library negotiated it.
 KNOWN_PROTOCOL_VERSIONS: Final = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"})
 _REVISION: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_USER_INFO_IN_PATH: Final = re.compile(r"/[^/@]*:[^/@]*@")
 # Revisions without initialize and without sessions.
 SESSIONLESS_PROTOCOL_VERSIONS: Final = frozenset({"2026-07-28"})
 
@@ -171,6 +172,8 @@ def bare_uri(uri: str) -> str:
     user_info_end = bare.rfind("@", start, bare.find("/", start) if "/" in bare[start:] else len(bare))
     if start > 2 and user_info_end >= 0:
         bare = f"{bare[:start]}***{bare[user_info_end:]}"
+    # Servers that mount others put a name before what was the authority.
+    bare = _USER_INFO_IN_PATH.sub("/***@", bare)
     return f"{bare}{cut}***" if cut else bare
 
 

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .cardinality import Admission
 from .config import NO_CONTENT, McpConfig
 from .connection import Attributes, Connection, HttpRequest, Prepared, View
 from .guard import contained, frames_of, report
+from .internal import native_client_method, placed
 from .message import (
     SUCCESS,
     Message,
@@ -31,11 +32,13 @@ from .message import (
     outcome_of_result,
 )
 from .operation import Operation
+from .places import Place
 from .version import __version__
 
 if TYPE_CHECKING:
     from .disclosure import Disclosure
     from .events import EventLog
+    from .internal import Internal
 
 SCOPE = __name__.partition(".")[0]
 
@@ -67,9 +70,11 @@ class Telemetry:
         self.config = config or McpConfig()
         self.active = True
         self.keeps_native_spans = self.config.native_spans == "keep"
+        self.tracks_places = self.keeps_native_spans
+        """Whether contexts of inbound messages tell their :class:`Place`: a library asks for it."""
         self.dropped: deque[Operation] = deque()
         """Operations the garbage collector found; appending is all that is safe to do in its place."""
-        self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider, schema_url=semconv.SCHEMA_URL)
+        self.tracer = trace.get_tracer(SCOPE, __version__, tracer_provider, schema_url=semconv.SCHEMA_URL)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider, schema_url=semconv.SCHEMA_URL)
         self._client_duration, self._server_duration, self._client_session, self._server_session = (
             meter.create_histogram(
@@ -178,7 +183,7 @@ class Telemetry:
         method = message.method
         if method in self._excluded:
             return Operation(self, message, connection, current, None, server=False, measured=False)
-        if native and self.keeps_native_spans:
+        if self.keeps_native_spans and (native or native_client_method() == method):
             return Operation(self, message, connection, current, None, server=False)
         if current and method == "tools/call" and self._reuses_tool_span:
             outer = _outer_tool_span(message, current)
@@ -215,10 +220,27 @@ class Telemetry:
             return None
         context, links = propagation.receive(meta, http, self.config.remote_parent)
         if not self._configured or message.method in self._excluded:
+            if self.tracks_places:
+                context = placed(context, Place(None, message.method))
             return Operation(self, message, connection, context, None, server=True, http=http, measured=False)
         if native and self.keeps_native_spans:
-            return Operation(self, message, connection, context, None, server=True, http=http)
+            place = Place(None, message.method)
+            operation = Operation(self, message, connection, placed(context, place), None, server=True, http=http)
+            operation.stand_in = partial(self._stand_in, place, context, links, time_ns())
+            return operation
         return self._begin(message, connection, context, links, http, SpanKind.SERVER)
+
+    def _stand_in(
+        self, place: Place, parent: Context, links: list[Link] | None, started_ns: int, operation: Operation
+    ) -> None:
+        """Give ``operation`` a span at its end if the library turned out to have made none for it."""
+        if place.native:
+            return
+        message, connection = operation.message, operation.connection
+        begun = self._begin(message, connection, parent, links, operation.http, SpanKind.SERVER, started_ns)
+        operation.span, operation.prepared = begun.span, begun.prepared
+        operation.known_attributes, operation.context = begun.known_attributes, begun.context
+        begun.settled = True
 
     def _begin(
         self,
@@ -228,6 +250,7 @@ class Telemetry:
         links: list[Link] | None,
         http: HttpRequest | None,
         kind: SpanKind,
+        started_ns: int | None = None,
     ) -> Operation:
         if self.dropped:
             self.settle_dropped()
@@ -242,16 +265,19 @@ class Telemetry:
             attributes[semconv.REQUEST_ID] = semconv.request_id_text(message.request_id)
         if self._tells_more:
             attributes = {**(self._baggage_attributes(parent) or {}), **attributes}
-        span = self._tracer.start_span(
+        span = self.tracer.start_span(
             prepared.span_name,
             parent,
             kind,
             attributes,
             links,
+            started_ns,
             record_exception=False,
             set_status_on_exception=False,
         )
         context = trace.set_span_in_context(span, parent)
+        if server and self.tracks_places:
+            context = placed(context, Place(span, message.method))
         if self._tells_more and span.is_recording():
             self._tell_beginning(span, message, parent, http)
         if self._request_hook is not None and span.is_recording():
@@ -265,7 +291,7 @@ class Telemetry:
             view.prepared_by, view.prepared = self, {}
         prepared = view.prepared.get((method, target, uri))
         if prepared is None:
-            shown_uri = self._shown_uri(uri) if uri else None
+            shown_uri = self.shown_uri(uri) if uri else None
             in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
             prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
             view.prepare((method, target, uri), prepared)
@@ -307,7 +333,7 @@ class Telemetry:
             self._events.emit(OPERATION_DETAILS, event, operation.context)
 
     @contained("record an exception")
-    def note_exception(self, operation: Operation, error: BaseException) -> None:
+    def note_exception(self, operation: Operation | Internal, error: BaseException) -> None:
         """Record what was raised as an event of the span, if stack traces are wanted."""
         span = operation.span
         if not self.config.stacktraces or operation.settled or span is None or is_cancellation(error):
@@ -330,7 +356,8 @@ class Telemetry:
             operation.result = result
         return outcome_of_result(message.method, result)
 
-    def _shown_uri(self, uri: str) -> str:
+    def shown_uri(self, uri: str) -> str:
+        """``uri`` as it may be told: its secrets redacted, or without all that may be one."""
         if self.config.capture_content == NO_CONTENT:
             return semconv.bare_uri(uri)
         return self.disclosure.url(uri) or semconv.bare_uri(uri)
@@ -374,9 +401,10 @@ class Telemetry:
             span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
         if error_type is not None:
             span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
-            span.set_status(Status(StatusCode.ERROR, self._status_text(outcome)))
+            span.set_status(Status(StatusCode.ERROR, self.status_text(outcome)))
 
-    def _status_text(self, outcome: Outcome) -> str | None:
+    def status_text(self, outcome: Outcome) -> str | None:
+        """The description of an error status; None if there is nothing that may be told."""
         phrase = semconv.protocol_phrase(outcome.status_code, outcome.text)
         if not outcome.text or outcome.text == phrase or self.config.error_text == "off":
             return phrase
@@ -496,6 +524,7 @@ def _outer_tool_span(message: Message, context: Context) -> Span | None:
         and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
         and attributes.get(semconv.TOOL_NAME) == message.target
         and semconv.METHOD not in attributes
+        and getattr(getattr(span, "instrumentation_scope", None), "name", None) != SCOPE
         and span.is_recording()
     ):
         return span

@@ -554,9 +554,31 @@ def _judge(it: Subject) -> list[Violation]:
     return [Violation(name, it.label, message) for name, check in RULES.items() for message in check(it)]
 
 
-def message_spans(spans: Iterable[SpanLike]) -> list[Any]:
-    """The spans that the instrumentation itself emitted."""
+def _own_spans(spans: Iterable[SpanLike]) -> list[Any]:
     return [span for span in spans if span.instrumentation_scope and span.instrumentation_scope.name == SCOPE]
+
+
+def message_spans(spans: Iterable[SpanLike]) -> list[Any]:
+    """The spans that the instrumentation itself emitted for messages."""
+    return [span for span in _own_spans(spans) if span.kind is not SpanKind.INTERNAL]
+
+
+def _internal_faults(span: Any) -> Iterator[tuple[str, str]]:
+    """What is wrong with a span about something that is no message."""
+    if conv.INTERNAL_NAMES.fullmatch(span.name) is None:
+        yield "span-kind", f"an INTERNAL span of the name {span.name!r}"
+    for fault in text_faults(span.name, conv.MAX_SPAN_NAME).values():
+        yield "span-name-text", fault
+    if span.end_time is None or span.end_time < span.start_time:
+        yield "span-time", "not ended, or before it started"
+    attributes = dict(span.attributes or {})
+    for name, value in attributes.items():
+        if not any(conv.matches(name, known) for known in conv.INTERNAL_ATTRIBUTES):
+            yield "attribute-unknown", f"{name} does not belong on an INTERNAL span"
+        if not isinstance(value, str) or text_faults(value, conv.MAX_ATTRIBUTE):
+            yield "attribute-type", f"{name} is {value!r:.80}"
+    if (span.status.status_code.name == "ERROR") is not ("error.type" in attributes):
+        yield "error-status", "status and error.type do not agree"
 
 
 def _options(
@@ -592,8 +614,11 @@ def check_spans(
     """
     options = _options(content=content, resource_uri_in_name=resource_uri_in_name, extra=extra)
     violations = []
-    for span in message_spans(spans):
+    for span in _own_spans(spans):
         label = f"{span.kind.name} {span.name[:80]!r} {span.context.span_id:016x}"
+        if span.kind is SpanKind.INTERNAL:
+            violations += [Violation(name, label, text) for name, text in _internal_faults(span)]
+            continue
         attributes = dict(span.attributes or {})
         violations += _judge(
             Subject(label, span.kind, attributes, options, scope=span.instrumentation_scope, span=span)

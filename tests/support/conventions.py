@@ -5,6 +5,7 @@ Written down here a second time on purpose: a name misspelt in the package must 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -192,6 +193,20 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 
 # What the wrapped libraries alone know and a span may keep of it: pass as ``extra`` where they are in play.
 HARVESTED = ("fastmcp.*", "enduser.*")
+
+# INTERNAL spans: what happens inside a server between messages. They must not look like messages.
+INTERNAL_NAMES = re.compile(
+    r"delegate .+|execute_tool .+|render_prompt .+|read_resource|list_(tools|prompts|resources|resource_templates)"
+)
+INTERNAL_ATTRIBUTES = (
+    "fastmcp.*",
+    "gen_ai.operation.name",
+    "gen_ai.tool.name",
+    "gen_ai.prompt.name",
+    "mcp.resource.uri",
+    "error.type",
+    STATUS_CODE,
+)
 
 # Only these have a JSON text as their value; a prompt's variable is the text itself.
 JSON_CONTENT = frozenset({"gen_ai.tool.call.arguments", "gen_ai.tool.call.result"})

@@ -214,8 +214,35 @@ TRANSPORTS = (
     ),
 )
 
-TARGETS = (*SDK_V1, *SDK_V2, *TRANSPORTS)
+_FASTMCP_SERVER = "fastmcp.server.server"
+_FASTMCP_SPANS = "fastmcp.server.telemetry"
+
+FASTMCP = (
+    Target("fastmcp", _FASTMCP_SPANS, "server_span", "fastmcp:server_span", "what servers do", None, CONTEXT_MANAGER),
+    Target("fastmcp", _FASTMCP_SPANS, "seam_span", "fastmcp:seam_span", "", None, CONTEXT_MANAGER),
+    Target(
+        "fastmcp", _FASTMCP_SPANS, "delegate_span", "fastmcp:delegate_span", "mounted servers", None, CONTEXT_MANAGER
+    ),
+    Target("fastmcp", "fastmcp.client.telemetry", "client_span", "fastmcp:client_span", "", None, CONTEXT_MANAGER),
+    Target("fastmcp", "fastmcp.server.sampling.run", "get_tracer", "fastmcp:sampling_tracer"),
+    Target("fastmcp", "fastmcp.server.low_level", "LowLevelServer._handle_request", "fastmcp:handle_request"),
+    # 2.x has no spans of its own; mounted servers are called by these.
+    Target("fastmcp", _FASTMCP_SERVER, "FastMCP._call_tool_middleware", "fastmcp_v2:call_tool"),
+    Target("fastmcp", _FASTMCP_SERVER, "FastMCP._get_prompt_middleware", "fastmcp_v2:get_prompt"),
+    Target("fastmcp", _FASTMCP_SERVER, "FastMCP._read_resource_middleware", "fastmcp_v2:read_resource"),
+    Target("fastmcp", _FASTMCP_SERVER, "FastMCP._list_tools_middleware", "fastmcp_v2:list_tools"),
+    Target("fastmcp", _FASTMCP_SERVER, "FastMCP._list_prompts_middleware", "fastmcp_v2:list_prompts"),
+    Target("fastmcp", _FASTMCP_SERVER, "FastMCP._list_resources_middleware", "fastmcp_v2:list_resources"),
+    Target(
+        "fastmcp",
+        _FASTMCP_SERVER,
+        "FastMCP._list_resource_templates_middleware",
+        "fastmcp_v2:list_resource_templates",
+    ),
+)
+
+TARGETS = (*SDK_V1, *SDK_V2, *TRANSPORTS, *FASTMCP)
 TARGET_NAMES = frozenset(target.name for target in TARGETS)
 # Importing the package itself is the last step of every import of the library: modules that were half-imported
 # when their own hook fired are complete by then.
-LIBRARIES = ("mcp",)
+LIBRARIES = ("mcp", "fastmcp")

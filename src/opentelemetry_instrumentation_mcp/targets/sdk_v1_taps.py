@@ -43,6 +43,8 @@ class Taps:
     def __init__(self, telemetry: Telemetry, session: Any, *, server: bool) -> None:
         self.telemetry = telemetry
         self.connection = Connection(server=server, endpoint=endpoint_of(session._write_stream, session._read_stream))
+        self.native = server and type(session).__module__.startswith("fastmcp.")
+        """Whether the library may make SERVER spans of its own."""
         self.outbound: dict[Any, Operation] = {}
         """Requests somebody waits for in ``send_request``, which also ends them."""
         self._unattended: dict[Any, Operation] = {}
@@ -81,7 +83,7 @@ class Taps:
         message = describe(method, params, request_id)
         if http is not None and self.connection.protocol_version is None:
             message = message._replace(protocol_version=_claimed_version(http))
-        operation = self.telemetry.begin_server(message, self.connection, meta_of(params), http)
+        operation = self.telemetry.begin_server(message, self.connection, meta_of(params), http, native=self.native)
         if operation is not None and request_id is not None:
             superseded, self.inbound[request_id] = self.inbound.get(request_id), operation
             if superseded is not None:

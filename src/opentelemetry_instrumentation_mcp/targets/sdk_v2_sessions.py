@@ -7,8 +7,11 @@ from typing import Any
 
 from opentelemetry import trace
 
+from .. import semconv
 from ..guard import contained
 from ..hooks import Around
+from ..internal import native_client_method, note_native_span
+from ..message import as_mapping
 from ..telemetry import Telemetry
 from .arguments import leading
 from .sdk_v2_common import connection_of
@@ -70,11 +73,19 @@ def replace_client_span(telemetry: Telemetry) -> Any:
 
     def build(call: Any) -> Any:
         def function(*args: Any, **kwargs: Any) -> Any:
-            return call(*args, **kwargs) if keeps or not telemetry.active else _NO_SPAN
+            if not telemetry.active or (keeps and not _has_native_client_span(kwargs)):
+                return call(*args, **kwargs)
+            return _NO_SPAN
 
         return function
 
     return Around(build)
+
+
+def _has_native_client_span(kwargs: Mapping[str, Any]) -> bool:
+    """Whether another library has a CLIENT span of its own for the message that the SDK is about to make one for."""
+    method = native_client_method()
+    return method is not None and (as_mapping(kwargs.get("attributes")) or {}).get(semconv.METHOD) == method
 
 
 def replace_server_span(telemetry: Telemetry) -> Any:
@@ -83,7 +94,10 @@ def replace_server_span(telemetry: Telemetry) -> Any:
 
     def build(call: Any) -> Any:
         def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if keeps or not telemetry.active:
+            if not telemetry.active:
+                return call(self, *args, **kwargs)
+            if keeps:
+                note_native_span()
                 return call(self, *args, **kwargs)
             ctx, call_next = args if len(args) == 2 else leading(args, kwargs, "ctx", "call_next")
             return call_next(ctx)
