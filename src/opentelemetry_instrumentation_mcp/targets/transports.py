@@ -11,6 +11,7 @@ from opentelemetry import context as otel_context
 from .. import propagation
 from ..connection import Connection, Endpoint, HttpRequest, http_request_of
 from ..guard import contained
+from ..message import as_mapping
 from ..telemetry import Telemetry
 from .arguments import argument
 
@@ -106,7 +107,7 @@ def observe_sse_client(telemetry: Telemetry) -> Any:
         for value in variables.values():
             if state is not None and value is not streams[1] and getattr(value, "_state", None) is state:
                 make_context_follow(value)
-            hooks: Any = getattr(value, "event_hooks", None)
+            hooks = as_mapping(getattr(value, "event_hooks", None))  # of a caller's mock it is another mock
             if hooks is not None:
                 hooks["request"].append(_inject_into_post(telemetry))
 
