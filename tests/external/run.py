@@ -156,7 +156,10 @@ def main() -> int:
     if suite.out.exists() and any(suite.out.iterdir()):
         sys.exit(f"{suite.out} is not empty")
     before = files_of(suite.checkout)
-    without = suite.run("without", "without", given.tests)
+    if given.baseline is not None:
+        without = read_notes(given.baseline / "without" / "notes")
+    else:
+        without = suite.run("without", "without", given.tests)
     with_us = suite.run("with", "with", given.tests)
     report = compare(suite, without, with_us, known, given.repeat)
     report |= {"suite": name, "version": version, "providers": given.providers, "everything_on": given.everything_on}
@@ -272,7 +275,7 @@ def files_of(folder: Path) -> set[str]:
     return {
         f"{path.relative_to(folder)} ({(state := path.stat()).st_size} bytes, {state.st_mtime_ns})"
         for path in folder.rglob("*")
-        if path.is_file() and not {".git", ".venv"} & set(path.relative_to(folder).parts)
+        if path.is_file() and not {".git", ".venv", "__pycache__"} & set(path.relative_to(folder).parts)
     }
 
 
@@ -285,6 +288,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--package", default="mcp", choices=("mcp", "fastmcp"), help="whose tests these are")
     parser.add_argument("--out", type=Path, required=True, help="an empty folder for all that is written")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="what to run, seen from the checkout")
+    parser.add_argument("--baseline", type=Path, help="the --out of an earlier run: its side without us counts again")
     parser.add_argument("--providers", default="own", choices=("own", "global", "none"), help="see plugin.py")
     parser.add_argument("--everything-on", action="store_true", help="with every setting that does more")
     parser.add_argument("--repeat", type=int, default=3, help="how often a differing test is repeated alone")
