@@ -47,3 +47,61 @@ async def test_mocks_among_the_arguments_of_the_sse_client_do_not_keep_context_f
         await peer.call("add", {"a": 1, "b": 1})
     assert factory.call_count == 1
     assert headers and all(b"traceparent" in posted for posted in headers)
+
+
+class Delegating:
+    """A user's stream around one of the library's: the SDK's tests record with such what crosses a transport."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, kept: Any) -> None:
+        self._kept = kept
+
+    async def send(self, item: Any) -> None:
+        await self._kept.send(item)
+
+    async def receive(self) -> Any:
+        return await self._kept.receive()
+
+    async def aclose(self) -> None:
+        await self._kept.aclose()
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._kept.__anext__()
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+class DelegatingToInner(Delegating):
+    """The same, with the name for the inner stream that the streams of SDK 2.x have as well."""
+
+    __slots__ = ()
+
+    @property
+    def _inner(self) -> Any:
+        return self._kept
+
+
+@pytest.mark.parametrize("transport", ["memory", "http"])
+@pytest.mark.parametrize("around", [Delegating, DelegatingToInner])
+async def test_streams_of_users_around_those_of_the_library(
+    instrumented: Recorder, around: Any, transport: str
+) -> None:
+    def wrap(streams: Any) -> Any:
+        return [around(stream) for stream in streams[:2]]
+
+    async with sdk.connect(transport, tap=wrap) as peer:
+        await peer.call("add", {"a": 1, "b": 1})
+    client = instrumented.one("tools/call add", "CLIENT")
+    server = instrumented.one("tools/call add", "SERVER")
+    assert server.parent is not None and client.context is not None
+    assert server.parent.span_id == client.context.span_id
+    if around is DelegatingToInner and transport == "http":
+        assert (client.attributes or {}).get("server.address") == "127.0.0.1"
