@@ -34,11 +34,22 @@ PROVIDERS = os.environ["OTEL_MCP_EXTERNAL_PROVIDERS"]
 OPTIONS: dict[str, Any] = json.loads(os.environ["OTEL_MCP_EXTERNAL_OPTIONS"])
 
 
+_pending: list[str] = []
+_own_pid = os.getpid()
+
+
 def note(kind: str, **values: Any) -> None:
-    """Append a line to this process's file; opened each time, because suites fork servers."""
-    line = json.dumps({"kind": kind, "test": os.environ.get("PYTEST_CURRENT_TEST", ""), **values})
+    """Keep a line for this process's file."""
+    _pending.append(json.dumps({"kind": kind, "test": os.environ.get("PYTEST_CURRENT_TEST", ""), **values}))
+    if os.getpid() != _own_pid:  # a server that a test has forked: nobody will write for it
+        write_notes()
+
+
+def write_notes() -> None:
+    """Write what is kept. Not while a test runs: a suite may forbid its event loop to write files."""
     with (OUT / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.writelines(f"{line}\n" for line in _pending)
+    _pending.clear()
 
 
 class OpenSpans(SpanProcessor):
@@ -48,6 +59,7 @@ class OpenSpans(SpanProcessor):
         self.open: dict[int, dict[str, str]] = {}
         self.ended = 0
         os.register_at_fork(after_in_child=self.open.clear)
+        os.register_at_fork(after_in_child=_pending.clear)
 
     def on_start(self, span: Span, parent_context: Any = None) -> None:
         if span.instrumentation_scope is not None and span.instrumentation_scope.name == OUR_NAME:
@@ -109,6 +121,11 @@ def pytest_runtest_setup() -> None:
         forget_reports()
 
 
+def pytest_runtest_logfinish() -> None:
+    """Write what was kept during a test; workers of xdist come by here too."""
+    write_notes()
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note what came of a phase of a test; with xdist only where the reports of all workers arrive."""
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -137,6 +154,7 @@ def pytest_unconfigure() -> Iterator[None]:
         gc.collect()
         instrumentor.uninstrument()
         note("spans", ended=open_spans.ended, never_ended=list(open_spans.open.values()))
+    write_notes()
     return result
 
 
