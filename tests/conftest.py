@@ -18,7 +18,6 @@ from opentelemetry_instrumentation_mcp.guard import logger as our_logger
 from support.conformance import SCOPE, assert_conformant
 from support.conventions import HARVESTED
 
-
 _HARVESTED = HARVESTED if importlib.util.find_spec("fastmcp") else ()
 
 

@@ -70,8 +70,9 @@ def build_server(name: str = "main", **settings: Any) -> Any:
         return "done"
 
     @server.tool
-    async def garbage() -> Any:
-        return object()
+    async def garbage() -> int:
+        not_a_number: Any = object()
+        return not_a_number
 
     @server.tool
     async def context() -> str:

@@ -312,22 +312,37 @@ def client_span(telemetry: Telemetry) -> Around:
 class _SamplingTracer(trace.NoOpTracer):
     """The tracer of FastMCP's sampling loop: its request is a message, its tools are called in process."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, tracer: trace.Tracer) -> None:
         self._telemetry = telemetry
+        self._tracer = tracer
 
     def start_as_current_span(
         self, name: str, *args: Any, kind: trace.SpanKind = trace.SpanKind.INTERNAL, **kwargs: Any
     ) -> Any:
-        return contextmanager(self._generator)(name, kind)
+        try:
+            is_message = kind is not trace.SpanKind.INTERNAL
+            if self._telemetry.keeps_native_spans:
+                native = self._tracer.start_as_current_span(name, *args, kind=kind, **kwargs)
+                return contextmanager(_native_request)(native) if is_message else native
+            return contextmanager(_just)(_NOTHING) if is_message else contextmanager(self._tool)(name)
+        except Exception as error:
+            report("see a sampling loop at work", error)
+        return self._tracer.start_as_current_span(name, *args, kind=kind, **kwargs)
 
-    def _generator(self, name: str, kind: trace.SpanKind) -> Generator[Any, None, None]:
+    def _tool(self, name: str) -> Generator[Any, None, None]:
         tool = name.rpartition(" ")[2]
-        if kind is not trace.SpanKind.INTERNAL:
-            return _just(_NOTHING)
         attributes = {semconv.OPERATION_NAME: semconv.EXECUTE_TOOL, semconv.TOOL_NAME: semconv.clean(tool)}
         place = Place(None, "tools/call", taken=True)
         internal = begin(self._telemetry, f"{semconv.EXECUTE_TOOL} {tool}", attributes, place)
-        return around(internal, outcome_of, _NOTHING)
+        return around(internal, outcome_of, _Told(self._telemetry, place.span))
+
+
+def _native_request(native: Any) -> Generator[Any, None, None]:
+    def generator() -> Generator[Any, None, None]:
+        with native as span:
+            yield span
+
+    return native_client(generator(), "sampling/createMessage")
 
 
 def sampling_tracer(telemetry: Telemetry) -> Around:
@@ -335,9 +350,12 @@ def sampling_tracer(telemetry: Telemetry) -> Around:
 
     def build(get_tracer: Callable[..., Any]) -> Callable[..., Any]:
         def replaced(*args: Any, **kwargs: Any) -> Any:
-            if _emits(telemetry) and not telemetry.keeps_native_spans:
-                return _SamplingTracer(telemetry)
-            return get_tracer(*args, **kwargs)
+            tracer = get_tracer(*args, **kwargs)
+            try:
+                return _SamplingTracer(telemetry, tracer) if _emits(telemetry) else tracer
+            except Exception as error:
+                report("see a sampling loop at work", error)
+                return tracer
 
         return replaced
 
