@@ -85,6 +85,7 @@ class Suite:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
         environment = {
             **inherited,
+            "PATH": os.pathsep.join([str(Path(self.python).parent), inherited.get("PATH", "")]),
             "PYTHONPATH": str(HERE.parent),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(out / "home"),
