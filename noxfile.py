@@ -17,7 +17,9 @@ import nox
 
 PROJECT = "otel-instrumentation-mcp"
 CONSTRAINTS = Path("constraints")
-TEST_FOLDERS = ("tests/unit", "tests/integration")
+SDK_TESTS = ("tests/unit", "tests/integration")
+FASTMCP_TESTS = ("tests/with_fastmcp",)
+TYPESCRIPT_TESTS = ("tests/typescript",)
 CANARIES = "tests/integration/test_canaries.py"
 OLDEST_PYTHON = "3.10"
 FEWEST_ENVIRONMENTS = 3
@@ -33,6 +35,9 @@ class Environment:
     otel: tuple[str, str]  # the release of API and SDK, and that of the instrumentation that goes with it
     wrapt: str
     also: tuple[str, ...] = ()
+    folders: tuple[str, ...] = SDK_TESTS
+    overrides: tuple[str, ...] = ()
+    """Requirements that take the place of a dependency's own, where those cannot be met."""
 
 
 OLDEST_OTEL = ("1.31.0", "0.52b0")  # the lower bounds in pyproject.toml
@@ -43,23 +48,51 @@ NEWEST_OTEL = ("1.45.2", "0.66b2")
 OLD_PYDANTIC = "pydantic<2.12"
 OLDEST_RICH = "rich==13.0.0"  # the lower bound of the extra `cli`
 
+# Some releases of FastMCP want a certifi newer than any that package indexes offer.
+CERTIFI = ("certifi==2026.10.18",)
+
+
+def fastmcp(
+    name: str,
+    python: str,
+    requirement: str,
+    mcp: str,
+    otel: tuple[str, str] = NEWEST_OTEL,
+    wrapt: str = "2.5.2",
+    overrides: tuple[str, ...] = (),
+) -> Environment:
+    """A row for a release of FastMCP."""
+    return Environment(name, python, mcp, otel, wrapt, (requirement,), FASTMCP_TESTS, overrides)
+
+
 MATRIX = (
     Environment("mcp-1.9", "3.10", "1.9.4", OLDEST_OTEL, "1.14.0", (OLD_PYDANTIC, OLDEST_RICH)),
     Environment("mcp-1.18", "3.12", "1.18.0", MIDDLE_OTEL, "1.17.3", (OLD_PYDANTIC,)),
-    Environment("mcp-1.30", "3.11", "1.30.0", NEWEST_OTEL, "2.5.2"),
+    Environment("mcp-1.30", "3.11", "1.30.0", NEWEST_OTEL, "2.5.2", folders=SDK_TESTS + TYPESCRIPT_TESTS),
     Environment("mcp-2.0", "3.12", "2.0.0", NEWEST_OTEL, "2.0.1"),
-    Environment("mcp-2.3", "3.13", "2.3.0", NEWEST_OTEL, "2.5.2"),
+    Environment("mcp-2.3", "3.13", "2.3.0", NEWEST_OTEL, "2.5.2", folders=SDK_TESTS + TYPESCRIPT_TESTS),
     Environment("mcp-2.3-py3.14", "3.14", "2.3.0", NEWEST_OTEL, "2.5.2"),
+    fastmcp("fastmcp-2.14", "3.10", "fastmcp[tasks]==2.14.7", "1.24.0", MIDDLE_OTEL, "1.17.3"),
+    fastmcp("fastmcp-3.0", "3.11", "fastmcp[tasks]==3.0.0", "1.30.0"),
+    fastmcp("fastmcp-3.4", "3.12", "fastmcp[tasks]==3.4.11", "1.30.0", overrides=CERTIFI),
+    fastmcp("fastmcp-4.0", "3.12", "fastmcp-slim[client,server]==4.0.0", "2.0.0"),
+    fastmcp("fastmcp-4.1", "3.11", "fastmcp==4.1.6", "2.3.0", overrides=CERTIFI),
+    fastmcp("fastmcp-4.2", "3.13", "fastmcp-slim[client,server]==4.2.1", "2.3.0", overrides=CERTIFI),
 )
 NEWEST = MATRIX[4]
 
 # The other constraints files: what of pyproject.toml is in them, and pins. They serve every Python from 3.10.
 WITH_PROJECT = "pyproject.toml"
+# No release of these serves both the oldest Python and the newest.
+EACH_PYTHON_ITS_OWN = ("--no-emit-package", "aiofile", "--no-emit-package", "caio")
 OTHER_LOCKS: dict[str, tuple[list[str], list[str]]] = {
     "lint": (["--group", "lint"], []),
     "types": ([WITH_PROJECT, "--group", "types"], [f"mcp=={NEWEST.mcp}"]),
     "tools": (["--group", "tools"], []),
-    "demo": ([WITH_PROJECT, "--group", "demo", "--extra", "auto", "--extra", "cli"], [f"mcp=={NEWEST.mcp}"]),
+    "demo": (
+        [WITH_PROJECT, "--group", "demo", "--extra", "auto", "--extra", "cli", *EACH_PYTHON_ITS_OWN],
+        [f"mcp=={NEWEST.mcp}"],
+    ),
     "bench-1.30": ([WITH_PROJECT, "--group", "bench"], ["mcp==1.30.0"]),
     "bench-2.3": ([WITH_PROJECT, "--group", "bench"], [f"mcp=={NEWEST.mcp}"]),
 }
@@ -95,18 +128,19 @@ nox.options.sessions = ["lint", "types", "tests", "summary"]
 results: dict[str, bool] = {}  # environments of the matrix that ran in this process: did they pass?
 
 
-def install(session: nox.Session, lock: str, *, project: bool = True) -> None:
+def install(session: nox.Session, lock: str, *, project: bool = True, check: bool = True) -> None:
     """Make the environment exactly what the constraints file says, with this project as its users get it."""
     session.run_install("uv", "pip", "sync", "--quiet", str(CONSTRAINTS / f"{lock}.txt"), external=True)
     if project:
         session.install("--quiet", "--no-deps", "--reinstall-package", PROJECT, ".")
-        session.run_install("uv", "pip", "check", "--quiet", external=True)
+        if check:
+            session.run_install("uv", "pip", "check", "--quiet", external=True)
 
 
-def pytest_arguments(session: nox.Session) -> list[str]:
-    """All the tests, unless the command line names some."""
+def pytest_arguments(session: nox.Session, folders: tuple[str, ...]) -> list[str]:
+    """All the tests of these folders, unless the command line names some."""
     named = any(Path(argument.split("::")[0]).exists() for argument in session.posargs)
-    return [*session.posargs] if named else [*TEST_FOLDERS, *session.posargs]
+    return [*session.posargs] if named else [*folders, *session.posargs]
 
 
 @nox.session
@@ -140,15 +174,15 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, environment: Environment) -> None:
     """The tests, in one environment of the matrix."""
     results[environment.id] = False
-    install(session, environment.id)
-    session.run("pytest", *pytest_arguments(session))
+    install(session, environment.id, check=not environment.overrides)
+    session.run("pytest", *pytest_arguments(session, environment.folders))
     results[environment.id] = True
 
 
 @nox.session(venv_backend="none", default=False)
 def canary(session: nox.Session) -> None:
     """That nothing leaks: what was searched for marked values, as a table. Or `nox -s canary -- mcp-1.30 mcp-2.3`."""
-    for environment in session.posargs or [environment.id for environment in MATRIX]:
+    for environment in session.posargs or [row.id for row in MATRIX if row.folders != FASTMCP_TESTS]:
         session.notify(f"tests({environment})", [CANARIES, "--quiet", "--capture=no"])
     if not session.posargs:
         session.notify("summary")
@@ -159,7 +193,7 @@ def coverage(session: nox.Session) -> None:
     """What the tests of the newest environment do not reach."""
     install(session, NEWEST.id)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *pytest_arguments(session))
+    session.run("coverage", "run", "-m", "pytest", *pytest_arguments(session, NEWEST.folders))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -183,14 +217,10 @@ def summary(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
     """Write the constraints files, all or those named: `nox -s lock -- mcp-1.30 demo`."""
-    locks = {
-        environment.id: (environment.python, [WITH_PROJECT, "--group", "test"], pins(environment))
-        for environment in MATRIX
-    }
-    locks |= {name: (OLDEST_PYTHON, options, wanted) for name, (options, wanted) in OTHER_LOCKS.items()}
+    locks = {row.id: (row.python, [WITH_PROJECT, "--group", "test"], pins(row), row.overrides) for row in MATRIX}
+    locks |= {name: (OLDEST_PYTHON, options, wanted, ()) for name, (options, wanted) in OTHER_LOCKS.items()}
     for name in session.posargs or locks:
-        python, options, wanted = locks[name]
-        compile_lock(session, name, python, options, wanted)
+        compile_lock(session, name, *locks[name])
 
 
 def pins(environment: Environment) -> list[str]:
@@ -205,12 +235,16 @@ def pins(environment: Environment) -> list[str]:
     ]
 
 
-def compile_lock(session: nox.Session, name: str, python: str, options: list[str], wanted: list[str]) -> None:
+def compile_lock(
+    session: nox.Session, name: str, python: str, options: list[str], wanted: list[str], overrides: tuple[str, ...]
+) -> None:
     """Resolve what the options and the pins want, for one Python, into one constraints file."""
-    requirements = Path(session.create_tmp()) / f"{name}.in"
+    folder = Path(session.create_tmp())
+    requirements, override = folder / f"{name}.in", folder / f"{name}.override"
     requirements.write_text("\n".join(wanted), encoding="utf-8")
+    override.write_text("\n".join(overrides), encoding="utf-8")
     session.run(
-        *("uv", "pip", "compile", "--quiet", str(requirements), *options),
+        *("uv", "pip", "compile", "--quiet", str(requirements), *options, "--override", str(override)),
         *("--python-version", python, "--no-annotate", "--no-header", "--no-emit-index-url", "--upgrade"),
         *("--output-file", str(CONSTRAINTS / f"{name}.txt")),
         external=True,

@@ -18,7 +18,7 @@ from opentelemetry_instrumentation_mcp.guard import logger as our_logger
 from support.conformance import SCOPE, assert_conformant
 from support.conventions import HARVESTED
 
-_HARVESTED = HARVESTED if importlib.util.find_spec("fastmcp") else ()
+_HARVESTED: tuple[str, ...] = HARVESTED if importlib.util.find_spec("fastmcp") else ()
 
 
 @pytest.fixture(params=["asyncio"])
@@ -36,6 +36,8 @@ class Recorder:
         self.reader = InMemoryMetricReader()
         self.meter_provider = MeterProvider([self.reader])
         self.content = False
+        self.extra: tuple[str, ...] = _HARVESTED
+        """Attributes that the test asked for."""
 
     @property
     def spans(self) -> list[ReadableSpan]:
@@ -108,7 +110,7 @@ def instrument(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> Iterator
     yield switch_on
     if instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.uninstrument()
-    assert_conformant(recorder.ours, recorder.metrics(), content=recorder.content, extra=_HARVESTED)
+    assert_conformant(recorder.ours, recorder.metrics(), content=recorder.content, extra=recorder.extra)
     failures = [record for record in caplog.get_records("call") if record.name == our_logger.name]
     assert not failures, [record.getMessage() for record in failures]
 

@@ -1,4 +1,4 @@
-"""An "agent" that answers a question with the help of two MCP servers: `client.py URL`.
+"""An "agent" that answers a question with the help of three MCP servers: `client.py WEATHER_URL TRAVEL_URL`.
 
 Its only line of OpenTelemetry is the root span in `main`. The MCP messages are traced because the program
 runs under `opentelemetry-instrument`.
@@ -64,11 +64,18 @@ async def ask_files() -> None:
         print(await files.call_tool("summarize_notes"))
 
 
-async def main(url: str) -> None:
+async def ask_travel(url: str) -> None:
+    async with Client(url) as travel:
+        print(await travel.call_tool("money_convert", {"amount": 20, "currency": "EUR"}))
+        print(await travel.call_tool("weather_forecast", CITY))
+
+
+async def main(weather: str, travel: str) -> None:
     with trace.get_tracer("demo").start_as_current_span("answer a question"):
-        await ask_weather(url)
+        await ask_weather(weather)
+        await ask_travel(travel)
         await ask_files()
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1])
+    anyio.run(main, *sys.argv[1:])

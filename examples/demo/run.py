@@ -1,4 +1,4 @@
-"""The demo: an agent and two MCP servers, three processes, one trace. `make demo` runs it.
+"""The demo: an agent and three MCP servers, four processes, one trace. `make demo` runs it.
 
 Starts an OTLP receiver in this process, then the programs under `opentelemetry-instrument`, and prints what
 they exported. The exit code is 0 only if every message is there, in one trace.
@@ -26,11 +26,11 @@ from otlp_receiver import OtlpReceiver, ReceivedSpan
 from opentelemetry_instrumentation_mcp.exporter.tree import TreeSpan, render_tree
 
 HERE = Path(__file__).parent
-TIME_LIMIT_S = 60
+TIME_LIMIT_S = 120
 START_LIMIT_S = 30
 STOP_LIMIT_S = 10
 
-SERVICES = AGENT, WEATHER, FILES = "agent", "weather-server", "files-server"
+SERVICES = AGENT, WEATHER, TRAVEL, FILES = "agent", "weather-server", "travel-server", "files-server"
 ROOT = "answer a question"
 
 
@@ -53,6 +53,13 @@ EXPECTED = Counter(
         Message(AGENT, WEATHER, "tools/call radar", "timeout", "cancelled"),
         Message(AGENT, WEATHER, "tools/call climate"),
         *[Message(WEATHER, AGENT, "notifications/progress")] * 3,
+        Message(AGENT, TRAVEL, "server/discover"),
+        Message(AGENT, TRAVEL, "tools/list"),
+        Message(AGENT, TRAVEL, "tools/call money_convert"),
+        Message(AGENT, TRAVEL, "tools/call weather_forecast"),
+        # For itself, too, the server looks up what tools there are, before each call.
+        *[Message(TRAVEL, WEATHER, "tools/list")] * 3,
+        Message(TRAVEL, WEATHER, "tools/call forecast"),
         Message(AGENT, FILES, "initialize"),
         Message(AGENT, FILES, "notifications/initialized"),
         Message(AGENT, FILES, "tools/list"),
@@ -140,26 +147,37 @@ def _environment(endpoint: str) -> dict[str, str]:
 
 def play(processes: Processes) -> list[str]:
     """Run the programs to their end; what went wrong, if anything."""
+    ports = {WEATHER: _free_port(), TRAVEL: _free_port()}
+    weather, travel = (f"http://127.0.0.1:{port}/mcp" for port in ports.values())
+    servers = {
+        WEATHER: processes.start(WEATHER, "http_server.py", str(ports[WEATHER])),
+        TRAVEL: processes.start(TRAVEL, "travel_server.py", str(ports[TRAVEL]), weather),
+    }
+    problems = [f"{name} did not start" for name, server in servers.items() if not _listening(server, ports[name])]
+    if problems:
+        return problems
+    if code := processes.start(AGENT, "client.py", weather, travel).wait():
+        problems.append(f"{AGENT} ended with exit code {code}")
+    for name, server in servers.items():
+        # Not SIGTERM: uvicorn stops gracefully on both, but then raises the signal again, and SIGTERM ends Python
+        # without its atexit handlers, which flush the spans.
+        server.send_signal(signal.SIGINT)
+        try:
+            code = server.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            problems.append(f"{name} did not stop")
+        else:
+            # A program that does not handle the signal ends with it, after its atexit handlers.
+            if code not in (0, 130, -signal.SIGINT):
+                problems.append(f"{name} ended with exit code {code}")
+    return problems
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = processes.start(WEATHER, "http_server.py", str(port))
-    if not _listening(server, port):
-        return [f"{WEATHER} did not start"]
-    problems = []
-    if code := processes.start(AGENT, "client.py", f"http://127.0.0.1:{port}/mcp").wait():
-        problems.append(f"{AGENT} ended with exit code {code}")
-    # Not SIGTERM: uvicorn stops gracefully on both, but then raises the signal again, and SIGTERM ends Python
-    # without its atexit handlers, which flush the spans.
-    server.send_signal(signal.SIGINT)
-    try:
-        code = server.wait(STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        problems.append(f"{WEATHER} did not stop")
-    else:
-        if code:
-            problems.append(f"{WEATHER} ended with exit code {code}")
-    return problems
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def _listening(server: subprocess.Popen[bytes], port: int) -> bool:

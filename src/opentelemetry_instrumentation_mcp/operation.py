@@ -189,3 +189,21 @@ def traced(
         return method
 
     return Around(build)
+
+
+async def within(
+    context: Context | None, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Await ``call`` with ``context`` being current; None: with what is."""
+    if context is None:
+        return await call(*args, **kwargs)
+    token = otel_context.attach(context)
+    try:
+        result = await call(*args, **kwargs)
+    except GeneratorExit:
+        raise  # closed in a foreign context, where there is nothing of ours to detach
+    except BaseException:
+        otel_context.detach(token)
+        raise
+    otel_context.detach(token)
+    return result

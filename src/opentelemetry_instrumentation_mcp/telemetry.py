@@ -230,6 +230,16 @@ class Telemetry:
             return operation
         return self._begin(message, connection, context, links, http, SpanKind.SERVER)
 
+    def context_before(self, method: str, meta: object, http: HttpRequest | None) -> Context | None:
+        """Where what a library does about an inbound message belongs, before it is one; None if instrumentation is off.
+
+        The arguments are those of :meth:`begin_server`.
+        """
+        if not is_instrumentation_enabled():
+            return None
+        context, _ = propagation.receive(meta, http, self.config.remote_parent)
+        return placed(context, Place(None, method))
+
     def _stand_in(
         self, place: Place, parent: Context, links: list[Link] | None, started_ns: int, operation: Operation
     ) -> None:

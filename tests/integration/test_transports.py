@@ -67,6 +67,7 @@ async def test_http(instrumented: Recorder, transport: str, era: str) -> None:
         assert attributes["network.transport"] == "tcp"
         assert "server.address" not in attributes and "client.address" not in attributes
         assert ("mcp.session.id" in attributes) == has_session
+        assert attributes.get("mcp.protocol.version") == server.get("mcp.protocol.version")
 
 
 def peer_version(recorder: Recorder) -> Any:

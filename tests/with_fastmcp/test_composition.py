@@ -135,6 +135,25 @@ async def test_upstream_over_http(instrumented: Recorder) -> None:
     assert attributes(calls[2])["network.transport"] == "tcp"
 
 
+@pytest.mark.parametrize("era", fm.ERAS)
+async def test_what_a_gateway_asks_for_itself_is_in_its_callers_trace(instrumented: Recorder, era: str) -> None:
+    """Before a call some releases list tools for themselves, and a proxy has to ask its upstream for them."""
+    log = WireLog()
+    main = fm.build_server("main")
+    fm.mount(main, fm.proxy_of(fm.build_server("upstream")), "up")
+    async with fm.connect("http", server=main, log=log, era=era) as client:
+        with fm.tapped_memory(log), instrumented.tracer().start_as_current_span("agent") as agent:
+            assert fm.text_of(await client.call_tool("up_add", {"a": 1, "b": 2})) == "3"
+    assert_message_spans(log, instrumented.spans)
+    opening = ("initialize", "notifications/initialized", "server/discover")
+    strays = {
+        f"{span.kind.name} {span.name}"
+        for span in instrumented.spans
+        if span.context.trace_id != agent.get_span_context().trace_id and span.name not in opening
+    }
+    assert not strays
+
+
 async def test_proxied_server_asks_back(instrumented: Recorder) -> None:
     """A request of the upstream is forwarded to the first client: two messages in one trace, upwards."""
     log = WireLog()

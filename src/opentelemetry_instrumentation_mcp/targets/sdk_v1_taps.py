@@ -82,7 +82,8 @@ class Taps:
         """Begin the SERVER operation of a message; that of a request ends when its answer is written."""
         message = describe(method, params, request_id)
         if http is not None and self.connection.protocol_version is None:
-            message = message._replace(protocol_version=_claimed_version(http))
+            # A stateless server's connection lasts for one request; what it sends meanwhile is of this revision too.
+            self.connection.protocol_version = _claimed_version(http)
         operation = self.telemetry.begin_server(message, self.connection, meta_of(params), http, native=self.native)
         if operation is not None and request_id is not None:
             superseded, self.inbound[request_id] = self.inbound.get(request_id), operation

@@ -10,10 +10,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 
 from ..connection import Connection, HttpRequest
 from ..guard import contained
 from ..message import SUCCESS, as_mapping, describe, meta_of, outcome_of_error
+from ..operation import within
 from ..telemetry import Telemetry
 from .arguments import argument
 from .transports import http_request_behind
@@ -58,7 +60,19 @@ def classify_request(telemetry: Telemetry) -> Any:
 
 
 def reject_parameters(telemetry: Telemetry) -> Any:
-    """``_mcp_param_rejection``: ``Mcp-Param-*`` headers that contradict the arguments."""
+    """``_mcp_param_rejection``: ``Mcp-Param-*`` headers that contradict the arguments.
+
+    To know, the SDK may list tools for itself, which makes a gateway ask its upstreams: in their caller's trace.
+    """
+
+    @contained("find the trace of a request")
+    def arrived(request: Any, message: Any) -> Context | None:
+        if not telemetry.records():
+            return None
+        http = http_request_behind(request)
+        if http is not None and http.context is None:
+            http = http._replace(context=otel_context.get_current())
+        return telemetry.context_before(message.method, meta_of(message.params), http)
 
     @contained("trace a rejected request")
     def trace(request: Any, message: Any, rejection: Any) -> None:
@@ -67,8 +81,9 @@ def reject_parameters(telemetry: Telemetry) -> Any:
             _trace_answer(telemetry, body, http_request_behind(request), rejection)
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        rejection = await wrapped(*args, **kwargs)
-        trace(argument(args, kwargs, 1, "request"), argument(args, kwargs, 2, "req"), rejection)
+        request, message = argument(args, kwargs, 1, "request"), argument(args, kwargs, 2, "req")
+        rejection = await within(arrived(request, message), wrapped, args, kwargs)
+        trace(request, message, rejection)
         return rejection
 
     return wrapper
