@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,16 +145,14 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         note("phase", nodeid=report.nodeid, when="collect", outcome="failed", xfail=False, reason=_reason(report))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_unconfigure() -> Iterator[None]:
-    """Note which spans did not end, after everything of the suite is gone."""
-    result = yield
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Note which spans did not end, when all fixtures are gone; later, xdist may end its workers any time."""
     if instrumentor is not None:
         gc.collect()
         instrumentor.uninstrument()
         note("spans", ended=open_spans.ended, never_ended=list(open_spans.open.values()))
     write_notes()
-    return result
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

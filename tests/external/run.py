@@ -28,7 +28,7 @@ EVERYTHING = {
     "clean_spans": True,
     "stacktraces": True,
     "resource_uri_in_span_name": True,
-    "baggage_attributes": ["*"],
+    "baggage_attributes": ["session.*"],
     "langfuse": "on",
 }
 Known = dict[str, dict[str, Any]]  # of a test: its group in exceptions.json
