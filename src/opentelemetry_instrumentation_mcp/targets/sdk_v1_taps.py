@@ -214,14 +214,19 @@ def taps_of(telemetry: Telemetry, session: Any) -> Taps:
 
 def taps_while_recording(telemetry: Telemetry, session: Any) -> Taps | None:
     """The taps of a session, if it has any or there is something to record: without, its streams are left alone."""
-    if _TAPS in session.__dict__ or telemetry.records():
+    if _TAPS in session.__dict__ or (telemetry.records() and _is_a(session, "BaseSession")):
         return taps_of(telemetry, session)
-    return None
+    return None  # so is what a test gives to a server in place of a session: it has no streams
 
 
 def is_server_session(session: Any) -> bool:
-    """Whether a session is a server's, told by its class: the library is not imported for the question."""
-    return any(kind.__name__ == "ServerSession" for kind in type(session).__mro__)
+    """Whether a session is a server's."""
+    return _is_a(session, "ServerSession")
+
+
+def _is_a(session: Any, class_name: str) -> bool:
+    """Whether a class of that name is among those of ``session``: the library is not imported for the question."""
+    return any(kind.__name__ == class_name for kind in type(session).__mro__)
 
 
 def _begin_to_leave(stream: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,7 @@ from opentelemetry import context as otel_context
 from .. import propagation
 from ..connection import Connection, Endpoint, HttpRequest, http_request_of
 from ..guard import contained
+from ..message import as_mapping
 from ..telemetry import Telemetry
 from .arguments import argument
 
@@ -18,6 +20,7 @@ _ENDPOINT = "_otel_mcp_endpoint"
 _CONTEXT = "_otel_mcp_context"
 _SCOPE_KEY = "opentelemetry_instrumentation_mcp"
 _GET_STREAM = "_GET_stream"
+_MAX_WRAPPERS = 8
 
 # Set while the POST of one outbound message is prepared: its headers are to carry that message's context.
 _posting: ContextVar[bool] = ContextVar("otel_mcp_posting", default=False)
@@ -27,8 +30,13 @@ _posting: ContextVar[bool] = ContextVar("otel_mcp_posting", default=False)
 
 
 def _keeper(stream: Any) -> Any:
-    """The object that can keep an attribute for ``stream``: context streams of SDK 2.x have slots."""
-    return getattr(stream, "_inner", stream)
+    """The innermost of streams that wrap one another: those of SDK 2.x have slots, and users wrap them again."""
+    for _ in range(_MAX_WRAPPERS):
+        inner = getattr(stream, "_inner", None)
+        if inner is None:
+            break
+        stream = inner
+    return stream
 
 
 def set_endpoint(stream: Any, endpoint: Endpoint) -> Endpoint:
@@ -36,7 +44,9 @@ def set_endpoint(stream: Any, endpoint: Endpoint) -> Endpoint:
     keeper = _keeper(stream)
     known: Endpoint | None = getattr(keeper, _ENDPOINT, None)
     if known is None:
-        setattr(keeper, _ENDPOINT, endpoint)
+        # A user's stream may have no place for it: then only the session that asks knows its endpoint.
+        with suppress(AttributeError, TypeError):
+            setattr(keeper, _ENDPOINT, endpoint)
         return endpoint
     known.become(endpoint)
     return known
@@ -106,7 +116,7 @@ def observe_sse_client(telemetry: Telemetry) -> Any:
         for value in variables.values():
             if state is not None and value is not streams[1] and getattr(value, "_state", None) is state:
                 make_context_follow(value)
-            hooks: Any = getattr(value, "event_hooks", None)
+            hooks = as_mapping(getattr(value, "event_hooks", None))  # of a caller's mock it is another mock
             if hooks is not None:
                 hooks["request"].append(_inject_into_post(telemetry))
 

@@ -1,0 +1,1 @@
+"""The authors' own tests, with and without the instrumentation."""
