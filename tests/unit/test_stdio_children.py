@@ -28,7 +28,7 @@ def handover(
     given: Mapping[str, str] = BASE,
     launch: Launch = PYTHON,
     setting: str = "on",
-    cwd: str = "/work",
+    cwd: str = "/srv",
 ) -> Handover:
     found = child_environment(parent, given, launch, setting, cwd)
     assert found is not None
@@ -115,10 +115,10 @@ def test_files_are_found_from_another_working_directory() -> None:
         "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE": "",
     }
     found = environment(files)
-    assert found["OTEL_EXPORTER_OTLP_CERTIFICATE"] == str(Path("/work/certs/ca.pem"))
-    assert found["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"] == str(Path("/work/client.key"))
+    assert found["OTEL_EXPORTER_OTLP_CERTIFICATE"] == str(Path("/srv/certs/ca.pem"))
+    assert found["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"] == str(Path("/srv/client.key"))
     assert found["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"] == str(Path("/etc/client.pem"))
-    assert found["OTEL_CONFIG_FILE"] == str(Path("/work/otel.yaml"))
+    assert found["OTEL_CONFIG_FILE"] == str(Path("/srv/otel.yaml"))
     assert found["OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE"] == ""
 
 
@@ -168,12 +168,12 @@ def test_python_path() -> None:
 
 @pytest.mark.parametrize("setting", ["on", "on+headers"])
 def test_other_children(setting: str) -> None:
-    assert child_environment(PARENT, BASE, OTHER, setting, "/work") is None
+    assert child_environment(PARENT, BASE, OTHER, setting, "/srv") is None
 
 
 @pytest.mark.parametrize("word", ["off", " OFF "])
 def test_a_child_is_left_alone(word: str) -> None:
-    assert child_environment(PARENT, {**BASE, SETTING: word}, PYTHON, "on", "/work") is None
+    assert child_environment(PARENT, {**BASE, SETTING: word}, PYTHON, "on", "/srv") is None
 
 
 def test_a_child_is_included() -> None:
@@ -223,8 +223,8 @@ def test_a_copied_environment_says_nothing_about_the_child() -> None:
     assert found["MORE"] == "1"
     assert found["SECRET_OF_THE_CLIENT"] == "s"
     assert handover(parent, {**parent, "OTEL_SERVICE_NAME": "mine"}).environment["OTEL_SERVICE_NAME"] == "mine"
-    assert child_environment(parent, parent, OTHER, "on", "/work") is None
-    assert child_environment(parent, {**parent, SETTING: "off"}, PYTHON, "on", "/work") is None
+    assert child_environment(parent, parent, OTHER, "on", "/srv") is None
+    assert child_environment(parent, {**parent, SETTING: "off"}, PYTHON, "on", "/srv") is None
 
 
 def test_a_folder_that_cannot_be_on_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
