@@ -20,6 +20,14 @@ CONSTRAINTS = Path("constraints")
 SDK_TESTS = ("tests/unit", "tests/integration")
 FASTMCP_TESTS = ("tests/with_fastmcp",)
 TYPESCRIPT_TESTS = ("tests/typescript",)
+# Whole processes take long to start: the oldest and the newest of each generation start them, not those in between.
+PROCESS_TESTS = (
+    "tests/integration/test_http_join.py",
+    "tests/integration/test_stdio_children.py",
+    "tests/with_fastmcp/test_examples.py",
+    "tests/with_fastmcp/test_http_join.py",
+    "tests/with_fastmcp/test_stdio_children.py",
+)
 CANARIES = "tests/integration/test_canaries.py"
 OLDEST_PYTHON = "3.10"
 FEWEST_ENVIRONMENTS = 3
@@ -38,6 +46,8 @@ class Environment:
     folders: tuple[str, ...] = SDK_TESTS
     overrides: tuple[str, ...] = ()
     """Requirements that take the place of a dependency's own, where those cannot be met."""
+    without: tuple[str, ...] = ()
+    """Files whose tests are left to other rows."""
 
 
 OLDEST_OTEL = ("1.31.0", "0.52b0")  # the lower bounds in pyproject.toml
@@ -60,23 +70,26 @@ def fastmcp(
     otel: tuple[str, str] = NEWEST_OTEL,
     wrapt: str = "2.5.2",
     overrides: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> Environment:
     """A row for a release of FastMCP."""
-    return Environment(name, python, mcp, otel, wrapt, tuple(requirements.split()), FASTMCP_TESTS, overrides)
+    return Environment(name, python, mcp, otel, wrapt, tuple(requirements.split()), FASTMCP_TESTS, overrides, without)
 
 
 MATRIX = (
     Environment("mcp-1.9", "3.10", "1.9.4", OLDEST_OTEL, "1.14.0", (OLD_PYDANTIC, OLDEST_RICH)),
-    Environment("mcp-1.18", "3.12", "1.18.0", MIDDLE_OTEL, "1.17.3", (OLD_PYDANTIC,)),
+    Environment("mcp-1.18", "3.12", "1.18.0", MIDDLE_OTEL, "1.17.3", (OLD_PYDANTIC,), without=PROCESS_TESTS),
     Environment("mcp-1.30", "3.11", "1.30.0", NEWEST_OTEL, "2.5.2", folders=SDK_TESTS + TYPESCRIPT_TESTS),
-    Environment("mcp-2.0", "3.12", "2.0.0", NEWEST_OTEL, "2.0.1"),
+    Environment("mcp-2.0", "3.12", "2.0.0", NEWEST_OTEL, "2.0.1", without=PROCESS_TESTS),
     Environment("mcp-2.3", "3.13", "2.3.0", NEWEST_OTEL, "2.5.2", folders=SDK_TESTS + TYPESCRIPT_TESTS),
     Environment("mcp-2.3-py3.14", "3.14", "2.3.0", NEWEST_OTEL, "2.5.2"),
     fastmcp("fastmcp-2.14", "3.10", "fastmcp[tasks]==2.14.7", "1.24.0", MIDDLE_OTEL, "1.17.3"),
-    fastmcp("fastmcp-3.0", "3.11", "fastmcp[tasks]==3.0.0", "1.30.0"),
+    fastmcp("fastmcp-3.0", "3.11", "fastmcp[tasks]==3.0.0", "1.30.0", without=PROCESS_TESTS),
     fastmcp("fastmcp-3.4", "3.12", "fastmcp[tasks]==3.4.11", "1.30.0", overrides=CERTIFI),
-    fastmcp("fastmcp-4.0", "3.12", "fastmcp-slim[client,server]==4.0.0 fastmcp-tasks==4.0.0", "2.0.0"),
-    fastmcp("fastmcp-4.1", "3.11", "fastmcp==4.1.6", "2.3.0", overrides=CERTIFI),
+    fastmcp(
+        "fastmcp-4.0", "3.12", "fastmcp-slim[client,server]==4.0.0 fastmcp-tasks==4.0.0", "2.0.0", without=PROCESS_TESTS
+    ),
+    fastmcp("fastmcp-4.1", "3.11", "fastmcp==4.1.6", "2.3.0", overrides=CERTIFI, without=PROCESS_TESTS),
     fastmcp("fastmcp-4.2", "3.13", "fastmcp-slim[client,server]==4.2.1", "2.3.0", overrides=CERTIFI),
 )
 NEWEST = MATRIX[4]
@@ -137,10 +150,11 @@ def install(session: nox.Session, lock: str, *, project: bool = True, check: boo
             session.run_install("uv", "pip", "check", "--quiet", external=True)
 
 
-def pytest_arguments(session: nox.Session, folders: tuple[str, ...]) -> list[str]:
-    """All the tests of these folders, unless the command line names some."""
-    named = any(Path(argument.split("::")[0]).exists() for argument in session.posargs)
-    return [*session.posargs] if named else [*folders, *session.posargs]
+def pytest_arguments(session: nox.Session, environment: Environment) -> list[str]:
+    """All the tests of the row, unless the command line names some."""
+    if any(Path(argument.split("::")[0]).exists() for argument in session.posargs):
+        return [*session.posargs]
+    return [*environment.folders, *(f"--ignore={file}" for file in environment.without), *session.posargs]
 
 
 @nox.session
@@ -175,7 +189,7 @@ def tests(session: nox.Session, environment: Environment) -> None:
     """The tests, in one environment of the matrix."""
     results[environment.id] = False
     install(session, environment.id, check=not environment.overrides)
-    session.run("pytest", *pytest_arguments(session, environment.folders))
+    session.run("pytest", *pytest_arguments(session, environment))
     results[environment.id] = True
 
 
@@ -193,7 +207,7 @@ def coverage(session: nox.Session) -> None:
     """What the tests of the newest environment do not reach."""
     install(session, NEWEST.id)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *pytest_arguments(session, NEWEST.folders))
+    session.run("coverage", "run", "-m", "pytest", *pytest_arguments(session, NEWEST))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
