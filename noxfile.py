@@ -55,14 +55,14 @@ CERTIFI = ("certifi==2026.10.18",)
 def fastmcp(
     name: str,
     python: str,
-    requirement: str,
+    requirements: str,
     mcp: str,
     otel: tuple[str, str] = NEWEST_OTEL,
     wrapt: str = "2.5.2",
     overrides: tuple[str, ...] = (),
 ) -> Environment:
     """A row for a release of FastMCP."""
-    return Environment(name, python, mcp, otel, wrapt, (requirement,), FASTMCP_TESTS, overrides)
+    return Environment(name, python, mcp, otel, wrapt, tuple(requirements.split()), FASTMCP_TESTS, overrides)
 
 
 MATRIX = (
@@ -75,7 +75,7 @@ MATRIX = (
     fastmcp("fastmcp-2.14", "3.10", "fastmcp[tasks]==2.14.7", "1.24.0", MIDDLE_OTEL, "1.17.3"),
     fastmcp("fastmcp-3.0", "3.11", "fastmcp[tasks]==3.0.0", "1.30.0"),
     fastmcp("fastmcp-3.4", "3.12", "fastmcp[tasks]==3.4.11", "1.30.0", overrides=CERTIFI),
-    fastmcp("fastmcp-4.0", "3.12", "fastmcp-slim[client,server]==4.0.0", "2.0.0"),
+    fastmcp("fastmcp-4.0", "3.12", "fastmcp-slim[client,server]==4.0.0 fastmcp-tasks==4.0.0", "2.0.0"),
     fastmcp("fastmcp-4.1", "3.11", "fastmcp==4.1.6", "2.3.0", overrides=CERTIFI),
     fastmcp("fastmcp-4.2", "3.13", "fastmcp-slim[client,server]==4.2.1", "2.3.0", overrides=CERTIFI),
 )

@@ -65,6 +65,8 @@ class McpConfig:
             (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_ATTRIBUTES``).
         baggage_outbound: the only baggage entries that leave with a message; ``*`` for all
             (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND``).
+        stdio_children: ``off``, ``on`` or ``on+headers``: whether Python servers started over stdio are instrumented
+            too, and get credentials for it (``OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN``).
     """
 
     disabled_targets: Iterable[str] = ()
@@ -93,6 +95,7 @@ class McpConfig:
     langfuse: str = "auto"
     baggage_attributes: Iterable[str] = ()
     baggage_outbound: Iterable[str] = ("*",)
+    stdio_children: str = "off"
 
     def __post_init__(self) -> None:
         from .targets import TARGET_NAMES
@@ -118,6 +121,7 @@ class McpConfig:
         self.clean_spans = self._flag("clean_spans")
         self.identity = self._choice("identity", "off", "on", "hashed")
         self.langfuse = self._choice("langfuse", "auto", "on", "off")
+        self.stdio_children = self._choice("stdio_children", "off", "on", "on+headers")
         if not (self.pii_detector is None or isinstance(self.pii_detector, str) or callable(self.pii_detector)):
             self._reject("pii_detector", self.pii_detector, None)
             self.pii_detector = None
@@ -138,6 +142,11 @@ class McpConfig:
         for name, value in _from_gateway(environ).items():
             values.setdefault(name, value)
         return cls(**values)
+
+    def unused_targets(self) -> frozenset[str]:
+        """Names of targets that stay untouched: disabled, or of no use with these options."""
+        unused = {"stdio_children"} if self.stdio_children == "off" else set[str]()
+        return frozenset(self.disabled_targets) | unused
 
     def tells_more(self, environ: Mapping[str, str] = os.environ) -> bool:
         """Whether anything besides the ordinary may have to be told of an ordinary message."""

@@ -1,7 +1,7 @@
 """Environment variables of this instrumentation; ``opentelemetry-instrument`` offers each of them as an option."""
 
 OTEL_INSTRUMENTATION_MCP_DISABLED_TARGETS = "OTEL_INSTRUMENTATION_MCP_DISABLED_TARGETS"
-"""Comma-separated names of targets not to instrument: ``sdk_v1``, ``sdk_v2``, ``transports``."""
+"""Comma-separated names of targets not to instrument: ``sdk_v1``, ``sdk_v2``, ``transports``, ``stdio_children``."""
 
 OTEL_INSTRUMENTATION_MCP_NATIVE_SPANS = "OTEL_INSTRUMENTATION_MCP_NATIVE_SPANS"
 """``replace`` (default): our spans take the place of a library's own MCP spans; ``keep``: the library's stay."""
@@ -80,3 +80,7 @@ OTEL_INSTRUMENTATION_MCP_BAGGAGE_ATTRIBUTES = "OTEL_INSTRUMENTATION_MCP_BAGGAGE_
 
 OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND = "OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND"
 """Comma-separated baggage entries, ``name`` or ``prefix.*``, that may leave with a message; default ``*``: all."""
+
+OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN = "OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN"
+"""``on``: Python servers that an MCP client starts over stdio are instrumented too, with the client's ``OTEL_*``
+variables except credentials; ``on+headers``: with these too; ``off`` (default): servers are started as ever."""

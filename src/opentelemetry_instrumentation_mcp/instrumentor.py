@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import partial
@@ -67,7 +68,7 @@ class McpInstrumentor(BaseInstrumentor):
         try:
             forget_reports()
             config = McpConfig.load({field.name: kwargs.get(field.name) for field in fields(McpConfig)})
-            disabled = frozenset(config.disabled_targets)
+            disabled = config.unused_targets()
             targets = tuple(target for target in TARGETS if target.name not in disabled)
             self._telemetry = _Lazy(partial(_telemetry, config, targets, kwargs))
             self._patcher = Patcher(targets, self._telemetry, self._telemetry.is_active, LIBRARIES)
@@ -97,12 +98,20 @@ class McpInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:
         for restore in self._restore:
             restore()
+        _restore_console_exporters()
         self._restore = ()
         if self._telemetry is not None:
             self._telemetry.stop()
         if self._patcher is not None:
             self._patcher.revert()
         self._telemetry = self._patcher = None
+
+
+@contained("restore console exporters")
+def _restore_console_exporters() -> None:
+    console_exporters = sys.modules.get(f"{__package__}.console_exporters")
+    if console_exporters is not None:
+        console_exporters.restore()
 
 
 def _telemetry(config: McpConfig, targets: tuple[Target, ...], options: dict[str, Any]) -> Telemetry:

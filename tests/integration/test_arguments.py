@@ -153,7 +153,7 @@ async def test_wrappers_are_transparent(
     original = getattr(owner, name)
     stub = Stub(original)
     monkeypatch.setattr(owner, name, stub.function)
-    tolerant_instrument()
+    tolerant_instrument(stdio_children="on")
     assert vars(owner)[name] is not stub.function, "not wrapped"
     current = context.get_current()
     instance = object.__new__(owner) if isinstance(owner, type) else Anything()
@@ -193,7 +193,7 @@ async def test_wrappers_look_like_what_they_wrap(target: Target, tolerant_instru
         ]
 
     before = looks()
-    tolerant_instrument()
+    tolerant_instrument(stdio_children="on")
     assert looks() == before
 
 

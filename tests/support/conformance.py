@@ -567,6 +567,7 @@ def _internal_faults(span: Any) -> Iterator[tuple[str, str]]:
     """What is wrong with a span about something that is no message."""
     if conv.INTERNAL_NAMES.fullmatch(span.name) is None:
         yield "span-kind", f"an INTERNAL span of the name {span.name!r}"
+        return
     for fault in text_faults(span.name, conv.MAX_SPAN_NAME).values():
         yield "span-name-text", fault
     if span.end_time is None or span.end_time < span.start_time:

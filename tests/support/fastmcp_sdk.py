@@ -24,7 +24,7 @@ MAJOR = VERSION[0]
 TRANSPORTS = ("memory", "http", "http-stateless", "http-json", "sse", "stdio")
 ERAS = ("legacy", "modern") if MAJOR >= 4 else ("legacy",)
 NATIVE_SCOPES = frozenset({"fastmcp", "mcp-python-sdk"})
-SERVER_SCRIPT = str(Path(__file__).with_name("fastmcp_stdio_server.py"))
+SERVER_SCRIPT = str(Path(__file__).with_name("fastmcp_sdk_server.py"))
 
 types = sdk.types
 

@@ -1,10 +1,14 @@
-"""Serves :func:`support.fastmcp_sdk.build_server` over stdio."""
+"""A FastMCP server over stdio, as `python` runs it and as `fastmcp run` does."""
 
-import sys
-from pathlib import Path
+from fastmcp import FastMCP
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+server = FastMCP("weather")
 
-from support.fastmcp_sdk import build_server
 
-build_server().run(transport="stdio", show_banner=False)
+@server.tool
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+if __name__ == "__main__":
+    server.run(show_banner=False)

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from opentelemetry_instrumentation_mcp import guard, hooks
-from opentelemetry_instrumentation_mcp.hooks import CONTEXT_MANAGER, Patcher, Target
+from opentelemetry_instrumentation_mcp.hooks import CONTEXT_MANAGER, Around, Patcher, Target
 
 SOURCE = """
 import functools
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 class Thing:
     def method(self, value, *, twice=False):
@@ -44,6 +44,10 @@ def calls_function():
 @asynccontextmanager
 async def transport(name):
     yield (name, "streams")
+
+@contextmanager
+def span(name):
+    yield name
 
 def deprecated(function):
     @functools.wraps(function)
@@ -79,6 +83,17 @@ def observe(calls: Calls) -> Any:
     return observer
 
 
+def replace(calls: Calls) -> Any:
+    def build(generator_function: Any) -> Any:
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            calls.append("replaced")
+            yield from (f"ours, not {name}" for name in generator_function(*args, **kwargs))
+
+        return replaced
+
+    return Around(build)
+
+
 def broken_factory(calls: Calls) -> Any:
     raise RuntimeError("ours")
 
@@ -86,7 +101,7 @@ def broken_factory(calls: Calls) -> Any:
 @pytest.fixture(autouse=True)
 def adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("opentelemetry_instrumentation_mcp.targets.fake")
-    vars(module).update(count=count, observe=observe, broken=broken_factory)
+    vars(module).update(count=count, observe=observe, replace=replace, broken=broken_factory)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     guard.forget_reports()
 
@@ -279,6 +294,21 @@ async def test_context_managers_are_seen_even_if_imported_before(library: str, n
     async with imported_before("three"):
         pass
     assert calls == ["one", "two"]
+
+
+def test_context_managers_are_replaced_even_if_imported_before(library: str) -> None:
+    module = importlib.import_module(f"{library}.module")
+    imported_before = module.span
+    calls = Calls()
+    engine = patcher(calls, target(library, "span", "fake:replace", how=CONTEXT_MANAGER))
+    engine.apply()
+    engine.apply()
+    with imported_before("theirs") as value:
+        assert value == "ours, not theirs"
+    assert calls == ["replaced"]
+    engine.revert()
+    with imported_before("theirs") as value:
+        assert value == "theirs"
 
 
 def test_a_context_manager_of_another_make_is_left_alone(library: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -171,6 +171,7 @@ def test_names_are_those_of_the_conventions() -> None:
         ("db://user:p@ss@host/table", "db://***@host/table"),
         ("x://user:pass@host", "x://***@host"),
         ("x://host/path@2", "x://host/path@2"),
+        ("res://mounted/user:pass@host/x", "res://mounted/***@host/x"),
         ("file:///home/a", "file:///home/a"),
         ("no uri at all", "no uri at all"),
         ("?", "?***"),

@@ -591,6 +591,23 @@ def test_an_exception_needs_a_reason_and_has_to_occur() -> None:
         assert_conformant([*broken, span(LIST, SpanKind.INTERNAL)], known={"port-address": "the test says so"})
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes", "rule"),
+    [
+        ("delegate add", {"fastmcp.server.name": "child"}, None),
+        ("execute_tool add", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "add"}, None),
+        ("delegate add", {"error.type": "tool_error"}, None),
+        ("tools/call add", {}, "span-kind"),
+        ("delegate add", {"mcp.method.name": "tools/call"}, "attribute-unknown"),
+        ("delegate add", {"fastmcp.server.name": "x" * 300}, "attribute-type"),
+        ("delegate " + "x" * 200, {}, "span-name-text"),
+    ],
+)
+def test_internal_spans(name: str, attributes: dict[str, Any], rule: str | None) -> None:
+    internal = span(attributes, SpanKind.INTERNAL, name=name)
+    assert {violation.rule for violation in check_spans([internal])} == ({rule} if rule else set())
+
+
 def test_spans_and_metrics_agree() -> None:
     failed = {"error.type": "timeout"}
     spans = [span(CALL), span(CALL), span({**CALL, **failed})]

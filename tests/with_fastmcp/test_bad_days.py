@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -150,7 +150,7 @@ async def test_a_server_mounted_while_calls_run(instrumented: Recorder, open_spa
 
 async def test_two_servers_in_one_process(instrumented: Recorder, open_spans: OpenSpans) -> None:
     @asynccontextmanager
-    async def client_of(name: str) -> Any:
+    async def client_of(name: str) -> AsyncIterator[Any]:
         async with (
             sdk.serve(fm.http_app(fm.build_server(name), "http")) as url,
             fm.make_client(f"{url}/mcp") as client,
@@ -160,5 +160,7 @@ async def test_two_servers_in_one_process(instrumented: Recorder, open_spans: Op
     async with client_of("one") as first, client_of("two") as second, anyio.create_task_group() as tasks:
         for client in (first, second) * 5:
             tasks.start_soon(client.call_tool, "add", {"a": 1, "b": 2})
-    servers = [(span.attributes or {})["fastmcp.server.name"] for span in instrumented.find("tools/call add", "SERVER")]
+    servers = [
+        str((span.attributes or {})["fastmcp.server.name"]) for span in instrumented.find("tools/call add", "SERVER")
+    ]
     assert sorted(servers) == ["one"] * 5 + ["two"] * 5

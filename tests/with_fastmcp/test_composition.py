@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from fastmcp import FastMCP
 from fastmcp.server.middleware import Middleware
@@ -243,6 +245,32 @@ async def test_tool_that_calls_a_tool(instrumented: Recorder) -> None:
         await client.call_tool("twice", {})
     (call,) = subtree(instrumented, "tools/call twice").values()
     assert call == {"SERVER tools/call twice": {"INTERNAL execute_tool add": {}}}
+
+
+@calls_in_process
+async def test_a_task_that_outlives_its_message(instrumented: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    server = fm.build_server("main")
+    finished = anyio.Event()
+
+    async def later() -> None:
+        await anyio.sleep(0.1)
+        await server.call_tool("add", {"a": 1, "b": 2})
+        finished.set()
+
+    async def start() -> str:
+        background.append(asyncio.get_running_loop().create_task(later()))
+        return "started"
+
+    background: list[Any] = []
+    server.tool(start)
+    async with fm.connect("memory", server=server) as client:
+        await client.call_tool("start", {})
+        with anyio.fail_after(5):
+            await finished.wait()
+    call = instrumented.one("tools/call start", "SERVER")
+    late = instrumented.one("execute_tool add")
+    assert late.parent and late.parent.span_id == call.context.span_id
+    assert "ended span" not in caplog.text
 
 
 @calls_in_process

@@ -148,7 +148,7 @@ TRANSPORTS = (
         "transports",
         "mcp.server.stdio",
         "stdio_server",
-        "transports:observe_pipe",
+        "stdio_children:observe_server",
         "network.*",
         None,
         CONTEXT_MANAGER,
@@ -241,7 +241,18 @@ FASTMCP = (
     ),
 )
 
-TARGETS = (*SDK_V1, *SDK_V2, *TRANSPORTS, *FASTMCP)
+# Patched only if `stdio_children` is not `off`.
+STDIO_CHILDREN = (
+    Target(
+        "stdio_children",
+        "mcp.client.stdio",
+        "_create_platform_compatible_process",
+        "stdio_children:start_process",
+        "what stdio servers do, which join no trace by themselves,",
+    ),
+)
+
+TARGETS = (*SDK_V1, *SDK_V2, *TRANSPORTS, *FASTMCP, *STDIO_CHILDREN)
 TARGET_NAMES = frozenset(target.name for target in TARGETS)
 # Importing the package itself is the last step of every import of the library: modules that were half-imported
 # when their own hook fired are complete by then.

@@ -22,6 +22,7 @@ from ..message import TOOL_ERROR, Outcome, outcome_of_error, outcome_of_exceptio
 from ..places import Place
 from ..telemetry import Telemetry
 from .arguments import leading
+from .sdk_v2_modern_http import is_resolving_schema
 
 SERVER_NAME = "fastmcp.server.name"
 COMPONENT_TYPE = "fastmcp.component.type"
@@ -139,7 +140,8 @@ def _in_place_of(
                 if _emits(telemetry):
                     given = leading(args, kwargs, *names)
                     if not telemetry.keeps_native_spans:
-                        return replace(*given)
+                        # Before a call over HTTP some SDKs list the tools, for themselves: nobody asked for that.
+                        return _just(_NOTHING) if is_resolving_schema() else replace(*given)
                     return keep(generator_function(*args, **kwargs), *given)
             except Exception as error:
                 report(place, error)
@@ -178,7 +180,7 @@ def seam_span(telemetry: Telemetry) -> Around:
 def _address(place: Place, server_name: Any) -> None:
     if place.server_name is None and isinstance(server_name, str):
         place.server_name = server_name
-        if place.span is not None:
+        if place.span is not None and place.span.is_recording():
             place.span.set_attribute(SERVER_NAME, semconv.clean(server_name))
 
 
@@ -218,7 +220,8 @@ def work(
     """
     place = current_place()
     role = places.role(place, server_name, method)
-    if role == places.ADDRESSED and place is not None:
+    # A task that outlives its message calls by itself.
+    if role == places.ADDRESSED and place is not None and place.span.is_recording():
         return _addressed(telemetry, place, server_name, told)
     if role == places.UNSEEN:
         return _just(_NOTHING)
