@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -31,22 +32,28 @@ def current_place() -> Place | None:
     return place
 
 
-# The method of the CLIENT span that a library has opened by itself.
-_native_client_method: ContextVar[str | None] = ContextVar("otel_mcp_native_client_method", default=None)
-native_client_method = _native_client_method.get
+# The method and the object of the CLIENT span that a library has opened by itself.
+_native_client: ContextVar[tuple[str, Span] | None] = ContextVar("otel_mcp_native_client", default=None)
+
+
+def native_client_method() -> str | None:
+    """The method of the library's CLIENT span, if that is the current span."""
+    native = _native_client.get()
+    return native[0] if native is not None and trace.get_current_span() is native[1] else None
 
 
 def native_client(generator: Generator[Any, None, None], method: str) -> Generator[Any, None, None]:
     """The generator of a library's CLIENT span, with which ours for ``method`` stand down."""
-    token = _native_client_method.set(method)
-    try:
-        yield from generator
-    except GeneratorExit:
-        raise  # closed in a foreign context, which has nothing of ours
-    except BaseException:
-        _native_client_method.reset(token)
-        raise
-    _native_client_method.reset(token)
+    with contextmanager(lambda: generator)() as value:
+        token = _native_client.set((method, trace.get_current_span()))
+        try:
+            yield value
+        except GeneratorExit:
+            raise  # closed in a foreign context, which has nothing of ours
+        except BaseException:
+            _native_client.reset(token)
+            raise
+        _native_client.reset(token)
 
 
 def placed(context: Context, place: Place) -> Context:
@@ -75,14 +82,18 @@ class Internal:
     @contained("end an internal span")
     def conclude(self, outcome_of: OutcomeOf, error: BaseException | None) -> None:
         """End the span; ``error`` is what was raised inside it."""
-        outcome = outcome_of(error) if error is not None else SUCCESS
-        if outcome.error_type is not None and self.span.is_recording():
-            self.span.set_attribute(semconv.ERROR_TYPE, semconv.clean(outcome.error_type))
-            if outcome.status_code is not None:
-                self.span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
-            self.span.set_status(Status(StatusCode.ERROR, self.telemetry.status_text(outcome)))
-        self.settled = True
-        self.span.end()
+        try:
+            outcome = outcome_of(error) if error is not None else SUCCESS
+            if outcome.error_type is not None and self.span.is_recording():
+                self.span.set_attribute(semconv.ERROR_TYPE, semconv.clean(outcome.error_type))
+                if outcome.status_code is not None:
+                    self.span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
+                # The text never went over a wire: nobody but the protocol itself may be quoted.
+                phrase = semconv.protocol_phrase(outcome.status_code, outcome.text)
+                self.span.set_status(Status(StatusCode.ERROR, phrase))
+        finally:
+            self.settled = True
+            self.span.end()
 
 
 @contained("begin an internal span")

@@ -33,6 +33,8 @@ _VALUES_OF_FASTMCP = _words(
 )
 _PROJECT_TOOLS = frozenset({"hatch", "pdm", "poetry", "rye"})
 _MCP_COMMANDS = frozenset({"fastmcp", "mcp"})
+# Not Python, whatever starts them.
+_OTHERS = _words("ash bash bun bunx cmd dash deno docker fish node npm npx podman powershell pwsh sh tsx zsh")
 _INSTRUMENT = "opentelemetry-instrument"
 _INSTRUMENT_MODULE = "opentelemetry.instrumentation.auto_instrumentation"
 
@@ -58,7 +60,8 @@ def recognise(command: str, args: Sequence[str], is_python_script: Callable[[str
         return Launch(True, _name(_of_python(args)))
     inner = _behind_launcher(program, args)
     if inner is not None:
-        return Launch(True, _name(_of_inner(inner)))
+        is_other = bool(inner) and _program_of(inner[0]) in _OTHERS
+        return Launch(not is_other, _name(_of_inner(inner)))
     if program in _MCP_COMMANDS:
         return Launch(program == "fastmcp" or is_python_script(command), _name(_of_mcp_command(args)))
     return Launch(is_python_script(command), _name(program))
@@ -180,7 +183,9 @@ def _of_mcp_command(args: Sequence[str]) -> str | None:
 def _of_requirement(text: str) -> str | None:
     """``weather-mcp@1.2`` and ``git+https://host/weather-mcp`` are ``weather-mcp``."""
     if "://" in text:
-        text = text.partition("://")[2].rstrip("/").rpartition("/")[2].removesuffix(".git")
+        # Of a URL, the path only: the rest may hold credentials.
+        path = re.split(r"[?#]", text.partition("://")[2])[0].rstrip("/").partition("/")[2]
+        text = path.rpartition("/")[2].removesuffix(".git")
     return re.split(r"[@=<>!~\[;\s]", _program_of(text))[0]
 
 

@@ -26,7 +26,9 @@ _SERVICE_NAME, _RESOURCE, _PYTHONPATH = "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTR
 _OWN_ATTRIBUTES = re.compile(r"service\.(?:name|version|instance\.id)$|process\.")
 _EXPORTERS = re.compile(r"OTEL_(?:TRACES|METRICS|LOGS)_EXPORTER")
 # Secrets by the last word of their names. `..._CLIENT_KEY` is the path of a file.
-_SECRETS = re.compile(r".*_(?:HEADERS|PASSWORD|SECRET|TOKEN|CREDENTIALS|(?<!_CLIENT_)KEY)")
+_SECRETS = re.compile(
+    r".*_(?:HEADERS|PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|AUTH|AUTHORIZATION|API_?KEY|(?<!_CLIENT_)KEY)"
+)
 _FILES = re.compile(r".*_(?:CERTIFICATE|CLIENT_KEY)|OTEL_(?:EXPERIMENTAL_)?CONFIG_FILE")
 _ENDPOINT = re.compile(r"OTEL_EXPORTER_.*_ENDPOINT")
 _OTLP_OF_SIGNAL = re.compile(r"OTEL_EXPORTER_OTLP_(?:TRACES|METRICS|LOGS)_(.*)")
@@ -95,16 +97,19 @@ def _handed_over(parent: Mapping[str, str], given: Mapping[str, str], secrets: b
         if _FILES.fullmatch(name) and value:
             found[name] = str(Path(cwd, value))
         else:
-            found[name] = value if secrets or not _ENDPOINT.fullmatch(name) else _without_user_info(value)
+            found[name] = value if secrets else _without_credentials(value)
     return found
 
 
-def _without_user_info(url: str) -> str:
+def _without_credentials(value: str) -> str:
+    """``value``; if it is a URL, without its user info, query and fragment."""
+    if "://" not in value:
+        return value
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(value)
     except ValueError:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+        return value
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _attribute_names(text: str) -> set[str]:

@@ -262,8 +262,8 @@ class Telemetry:
         kind: SpanKind,
         started_ns: int | None = None,
     ) -> Operation:
-        if self.dropped:
-            self.settle_dropped()
+        if self.dropped and started_ns is None:
+            self.settle_dropped()  # which may begin what stands in for the library's
         if self.on_first_operation is not None:
             self.on_first_operation, call = None, self.on_first_operation
             call()
@@ -287,7 +287,7 @@ class Telemetry:
         )
         context = trace.set_span_in_context(span, parent)
         if server and self.tracks_places:
-            context = placed(context, Place(span, message.method))
+            context = placed(context, Place(span, message.method, target=message.target))
         if self._tells_more and span.is_recording():
             self._tell_beginning(span, message, parent, http)
         if self._request_hook is not None and span.is_recording():

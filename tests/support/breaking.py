@@ -132,6 +132,7 @@ EXEMPT = {
     "exporter": "runs in the SDK's exporting thread, and has tests of its own",
     "operation.Operation.conclude": "is what contains the end of an operation; Telemetry.finish is inside",
     "operation.Operation.settle": "the same",
+    "operation.within": "is the host's call, with our code around it",
     "operation._as_told": "returns its argument, inside of conclude",
     "operation.Operation.__init__": "keeps its arguments",
     "operation.Operation.__del__": "cannot raise: what it raises is printed; it only calls settle",

@@ -22,8 +22,8 @@ def at(method: str | None, server: str | None = None, *, taken: bool = False) ->
         (at("tools/call", "main"), "main", "tools/call", ADDRESSED),
         (at(None), "child", "tools/call", ADDRESSED),
         (at("tools/call", "main", taken=True), "main", "tools/call", CALL),
-        (at("tools/call", "main", taken=True), "child", "tools/call", MOUNTED),
-        (at("tools/call", "main", taken=True), "child", "resources/read", MOUNTED),
+        (at("tools/call", "main", taken=True), "child", "tools/call", CALL),
+        (at("tools/call", "main", taken=True), "child", "resources/read", CALL),
         (at("tools/list", "main", taken=True), "child", "tools/list", MOUNTED),
         (at("tools/list", "main", taken=True), "main", "tools/list", UNSEEN),
         (at("tools/call"), "main", "tools/list", UNSEEN),
@@ -34,3 +34,15 @@ def at(method: str | None, server: str | None = None, *, taken: bool = False) ->
 )
 def test_role(place: Place | None, server: str, method: str, expected: str) -> None:
     assert role(place, server, method) == expected
+
+
+def test_what_2_x_does_not_say() -> None:
+    place = at("tools/call", "main", taken=True)
+    assert role(place, "child", "tools/call", "add", passes_calls_on=True) == MOUNTED
+    assert role(place, "main", "tools/call", "add", passes_calls_on=True) == CALL
+
+
+@pytest.mark.parametrize(("target", "expected"), [("pay", ADDRESSED), (None, ADDRESSED), ("check", CALL)])
+def test_another_tool_than_the_message_is_about(target: str | None, expected: str) -> None:
+    place = Place(SPAN, "tools/call", target="pay")
+    assert role(place, "main", "tools/call", target) == expected

@@ -76,6 +76,9 @@ def test_the_arguments_are_not_changed() -> None:
         "OTEL_SOME_API_KEY",
         "OTEL_SOME_TOKEN",
         "OTEL_SOME_SECRET",
+        "OTEL_VENDOR_AUTHORIZATION",
+        "OTEL_VENDOR_APIKEY",
+        "OTEL_VENDOR_PASSWD",
     ],
 )
 def test_credentials(name: str) -> None:
@@ -98,9 +101,11 @@ def test_what_is_no_credential(name: str) -> None:
     assert environment({name: "value"})[name] == "value"
 
 
-def test_user_info_of_an_endpoint() -> None:
-    endpoints = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://me:canary@collector:4318/v1?x=1"}
-    assert environment(endpoints)["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == "https://collector:4318/v1?x=1"
+def test_credentials_in_urls() -> None:
+    endpoints = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://me:canary@collector:4318/v1?api_key=canary#x"}
+    assert environment(endpoints)["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == "https://collector:4318/v1"
+    proxy = {"OTEL_EXPORTER_OTLP_PROXY": "http://me:canary@proxy"}
+    assert environment(proxy)["OTEL_EXPORTER_OTLP_PROXY"] == "http://proxy"
     assert endpoints.items() <= environment(endpoints, setting="on+headers").items()
     odd = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}
     assert odd.items() <= environment(odd).items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -330,20 +331,85 @@ async def test_openapi_server(instrumented: Recorder) -> None:
     assert call == {"SERVER tools/call get_weather": {"CLIENT GET": {}}}
 
 
-async def test_secrets_in_uris_and_names(instrument: Instrument, recorder: Recorder) -> None:
+@pytest.mark.parametrize(
+    "secret_uri",
+    [
+        "res://user:canary-password@host/data?token=canary-token",
+        "res://user:canary-password@host",
+        "mailto:bob?token=canary-token",
+    ],
+)
+async def test_secrets_in_uris_and_names(instrument: Instrument, recorder: Recorder, secret_uri: str) -> None:
     """A resource's key is its URI: what may be secret in it is not told, wherever FastMCP would put it."""
     instrument()
-    child = FastMCP("child")
-
-    @child.resource("res://user:canary-password@host/data?token=canary-token")
-    def secret() -> str:
-        return "canary-content"
-
+    child, upstream = FastMCP("child"), FastMCP("upstream")
+    for one in (child, upstream):
+        one.resource(secret_uri)(lambda: "canary-content")
     main = fm.build_server("main")
+    main.resource(secret_uri)(lambda: "canary-content")
     fm.mount(main, child, "child")
+    fm.mount(main, fm.proxy_of(upstream), "up")
     async with fm.connect("memory", server=main) as client:
-        uri = next(str(r.uri) for r in await client.list_resources() if "canary" in str(r.uri))
-        assert fm.text_of(await client.read_resource(uri)) == "canary-content"
-    assert len(recorder.find("resources/read", "SERVER")) == 1
+        uris = [str(r.uri) for r in await client.list_resources() if "canary" in str(r.uri)]
+        for uri in (*uris, f"{secret_uri}-unknown"):
+            with suppress(Exception):
+                await client.read_resource(uri)
+    assert uris and len(recorder.find("resources/read", "SERVER")) > len(uris)
     for span in recorder.spans:
         assert "canary" not in span.to_json(), span.to_json()
+
+
+async def test_the_text_of_an_error_inside_is_not_told(instrumented: Recorder) -> None:
+    class Refuses(Middleware):
+        async def on_call_tool(self, context: Any, call_next: Callable[[Any], Any]) -> Any:
+            raise sdk.mcp_error(-32050, "canary-in-an-error")
+
+    child, main = fm.build_server("child"), fm.build_server("main")
+    child.add_middleware(Refuses())
+    fm.mount(main, child, "child")
+    async with fm.connect("memory", server=main) as client:
+        with suppress(Exception):
+            await client.call_tool("child_add", {"a": 1, "b": 2}, raise_on_error=False)
+    delegate = instrumented.one("delegate add")
+    assert attributes(delegate)["error.type"] == attributes(delegate)["rpc.response.status_code"] == "-32050"
+    assert "canary" not in delegate.to_json()
+
+
+@calls_in_process
+async def test_middleware_that_calls_another_tool_first(instrumented: Recorder) -> None:
+    class Asks(Middleware):
+        async def on_call_tool(self, context: Any, call_next: Callable[[Any], Any]) -> Any:
+            if context.message.name == "add":
+                await server.call_tool("slow", {"seconds": 0})
+            return await call_next(context)
+
+    server = fm.build_server("main")
+    server.add_middleware(Asks())
+    async with fm.connect("memory", server=server) as client:
+        await client.call_tool("add", {"a": 1, "b": 2})
+    (call,) = subtree(instrumented, "tools/call add").values()
+    assert call == {"SERVER tools/call add": {"INTERNAL execute_tool slow": {}}}
+    assert attributes(instrumented.one("tools/call add", "SERVER"))["fastmcp.component.key"] == "tool:add@"
+
+
+@calls_in_process
+async def test_tool_that_calls_another_server(instrumented: Recorder) -> None:
+    server, other = fm.build_server("main"), fm.build_server("other")
+
+    async def elsewhere() -> str:
+        await other.call_tool("add", {"a": 1, "b": 2})
+        return "done"
+
+    server.tool(elsewhere)
+    async with fm.connect("memory", server=server) as client:
+        await client.call_tool("elsewhere", {})
+    (call,) = subtree(instrumented, "tools/call elsewhere").values()
+    assert call == {"SERVER tools/call elsewhere": {"INTERNAL execute_tool add": {}}}
+
+
+async def test_excluded_methods_have_no_spans_inside(instrument: Instrument, recorder: Recorder) -> None:
+    instrument(excluded_methods=["tools/call"])
+    async with fm.connect("memory", server=family()) as client:
+        assert fm.text_of(await client.call_tool("child_add", {"a": 1, "b": 2})) == "3"
+        await client.ping()
+    assert not [span.name for span in recorder.spans if "add" in span.name]

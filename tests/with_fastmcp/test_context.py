@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, context
 
-from conftest import Recorder
+from conftest import Instrument, Recorder
 from support import fastmcp_sdk as fm
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +48,14 @@ async def test_in_every_handler(
         assert found["trace_id"] == trace_id, name
         assert found["baggage"] == {"user.id": "alice"}, name
     assert log_lines == [(what, trace_id) for what in ("tool", "sync tool", "resource", "prompt")]
+
+
+@pytest.mark.skipif(fm.MAJOR >= 3, reason="later releases have spans of their own, which `keep` keeps")
+async def test_where_there_is_nothing_to_keep(instrument: Instrument, recorder: Recorder) -> None:
+    instrument(native_spans="keep")
+    async with fm.connect("memory") as client:
+        found = json.loads(fm.text_of(await client.call_tool("context", {})))
+    assert found["span_id"] == f"{recorder.one('tools/call context', 'SERVER').context.span_id:016x}"
 
 
 async def test_concurrent_calls_keep_apart(instrumented: Recorder) -> None:

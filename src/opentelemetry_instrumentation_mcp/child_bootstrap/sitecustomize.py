@@ -1,11 +1,9 @@
 """Instruments the Python process that finds this on its ``PYTHONPATH``: a stdio server of an instrumented client.
 
-The interpreter may be any, of any environment. Where OpenTelemetry or this package is not installed, nothing happens;
-where something fails, the server starts all the same. A ``sitecustomize`` of the user is run as it would be without
-this one. Nothing is ever written to stdout, which is the server's protocol stream.
+The interpreter may be any from 3.6 on, of any environment. Where OpenTelemetry or this package is not installed,
+nothing happens; where something fails, the server starts all the same. A ``sitecustomize`` of the user is run as it
+would be without this one. Nothing is ever written to stdout, which is the server's protocol stream.
 """
-
-from __future__ import annotations
 
 import os
 import sys
@@ -42,11 +40,11 @@ def _is_installed() -> bool:
     names = ("opentelemetry.sdk", _LAUNCHER_MODULE, "opentelemetry_instrumentation_mcp.console_exporters")
     try:
         return all(find_spec(name) is not None for name in names)
-    except ImportError:
+    except Exception:  # what is found is imported on the way: a broken installation may raise anything
         return False
 
 
-def _run_next(is_passed_over: Callable[[str], bool]) -> None:
+def _run_next(is_passed_over: "Callable[[str], bool]") -> None:
     """Run the ``sitecustomize`` that this one hides; what it raises is for the interpreter to report."""
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec

@@ -55,8 +55,10 @@ _CALL_NAMES = {
     "resources/templates/list": "list_resource_templates",
 }
 
+_URIS = frozenset(name for name in _TOLD if name.endswith(("_uri", "_uri_template")))
 # ``resource:data://x@1.0``: kind, identifier, version.
-_KEY = re.compile(r"((?:resource|template):)?(.*?)(@[\w.+-]*)?", re.DOTALL)
+_KEY_OF_URI = re.compile(r"(resource|template):(.*)@([\w.+-]*)", re.DOTALL)
+_ENDS_WITH_USER_INFO = re.compile(r"//[^/?#@]*:[^/?#@]*")
 
 _Generators = Callable[..., Generator[Any, None, None]]
 
@@ -90,26 +92,32 @@ _NOTHING = trace.INVALID_SPAN
 
 def _cleaned(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, str]:
     return {
-        key: semconv.clean(_without_secrets(telemetry, value))
+        key: semconv.clean(_without_secrets(telemetry, key, value))
         for key, value in attributes.items()
         if key in _TOLD and isinstance(value, str) and value
     }
 
 
-def _without_secrets(telemetry: Telemetry, value: str) -> str:
-    found = _KEY.fullmatch(value) if "://" in value else None
-    if found is None:
+def _without_secrets(telemetry: Telemetry, key: str, value: str) -> str:
+    if key in _URIS:
+        return telemetry.shown_uri(value)
+    if key != COMPONENT_KEY or not value.startswith(("resource:", "template:")):
         return value
-    kind, uri, version = found.groups(default="")
-    return f"{kind}{telemetry.shown_uri(uri)}{version}"
+    found = _KEY_OF_URI.fullmatch(value)
+    kind, _, uri = value.partition(":")
+    # What looks like a version may be the host behind a password.
+    if found is None or (found[3] and _ENDS_WITH_USER_INFO.search(found[2])):
+        return f"{kind}:{telemetry.shown_uri(uri)}"
+    return f"{kind}:{telemetry.shown_uri(found[2])}@{found[3]}"
 
 
 def outcome_of(error: BaseException) -> Outcome:
     """What an exception inside a server says about the work it ended."""
-    code = getattr(getattr(error, "error", None), "code", None)
-    if isinstance(code, int):
-        return outcome_of_error(code, getattr(getattr(error, "error", None), "message", None))
-    if any(kind.__name__ == "ToolError" for kind in type(error).__mro__):
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"McpError", "MCPError"}:
+        data = getattr(error, "error", None)
+        return outcome_of_error(getattr(data, "code", None), getattr(data, "message", None))
+    if "ToolError" in kinds:
         return TOOL_ERROR
     return outcome_of_exception(error)
 
@@ -200,7 +208,8 @@ def server_span(telemetry: Telemetry) -> Around:
     def replace(
         name: str, method: str, server_name: Any, kind: Any, key: Any, uri: Any, tool: Any, prompt: Any
     ) -> Generator[Any, None, None]:
-        told = {COMPONENT_TYPE: kind, COMPONENT_KEY: key} if key else {}
+        shown_key = telemetry.shown_uri(key) if uri is not None and isinstance(key, str) else key
+        told = {COMPONENT_TYPE: kind, COMPONENT_KEY: shown_key} if key else {}
         # Before 3.2 only the span's name, "tools/call add", has the name of the tool.
         named = semconv.target_attribute(method) and name.removeprefix(method).strip()
         return work(telemetry, method, server_name, tool or prompt or named or None, uri, told)
@@ -209,7 +218,14 @@ def server_span(telemetry: Telemetry) -> Around:
 
 
 def work(
-    telemetry: Telemetry, method: str, server_name: Any, target: Any, uri: Any, told: Mapping[str, Any]
+    telemetry: Telemetry,
+    method: str,
+    server_name: Any,
+    target: Any,
+    uri: Any,
+    told: Mapping[str, Any],
+    *,
+    passes_calls_on: bool = False,
 ) -> Generator[Any, None, None]:
     """The generator behind a server's work on ``method``.
 
@@ -217,11 +233,11 @@ def work(
         target: the name of the tool or prompt, None if there is none.
         uri: that of the resource, None if there is none.
         told: attributes of the component.
+        passes_calls_on: see :func:`places.role`.
     """
     place = current_place()
-    role = places.role(place, server_name, method)
-    # A task that outlives its message calls by itself.
-    if role == places.ADDRESSED and place is not None and place.span.is_recording():
+    role = places.role(place, server_name, method, target, passes_calls_on=passes_calls_on)
+    if role == places.ADDRESSED and place is not None and not _has_ended(place.span):
         return _addressed(telemetry, place, server_name, told)
     if role == places.UNSEEN:
         return _just(_NOTHING)
@@ -232,9 +248,14 @@ def work(
         name = f"delegate {target or method}"
     else:
         name = _describe_call(telemetry, attributes, method, target, uri)
-    inner = Place(None, method, server_name, taken=True)
+    inner = Place(None, method, server_name, target=target, taken=True)
     internal = begin(telemetry, name, attributes, inner)
     return around(internal, outcome_of, _Told(telemetry, inner.span))
+
+
+def _has_ended(span: trace.Span) -> bool:
+    """Whether the message of ``span`` is over: a task that outlives it calls by itself."""
+    return not span.is_recording() and span.get_span_context().trace_flags.sampled
 
 
 def _describe_call(telemetry: Telemetry, attributes: dict[str, str], method: str, target: Any, uri: Any) -> str:
@@ -286,12 +307,17 @@ def delegate_span(telemetry: Telemetry) -> Around:
     """``delegate_span``: a server hands a message on to one that is mounted into it."""
 
     def replace(name: Any, provider_type: Any, key: Any, method: Any) -> Generator[Any, None, None]:
-        about_uri = method == "resources/read" or "://" in str(name)
-        inner = Place(None, method if isinstance(method, str) else None)
+        place = current_place()
+        if place is not None and place.span is None:
+            return _just(_NOTHING)
+        # Before 3.1 nobody says what it is about.
+        about_uri = method == "resources/read" or (":" if method is None else "://") in str(name)
+        shown_key = telemetry.shown_uri(key) if about_uri and isinstance(key, str) else key
+        inner = Place(None, method if isinstance(method, str) else None, target=None if about_uri else name)
         internal = begin(
             telemetry,
             f"delegate {'resources/read' if about_uri else name}",
-            _cleaned(telemetry, {PROVIDER_TYPE: provider_type, COMPONENT_KEY: key}),
+            _cleaned(telemetry, {PROVIDER_TYPE: provider_type, COMPONENT_KEY: shown_key}),
             inner,
         )
         return around(internal, outcome_of, _Told(telemetry, inner.span))

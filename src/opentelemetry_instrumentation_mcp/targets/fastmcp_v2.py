@@ -22,7 +22,8 @@ def _worker(telemetry: Telemetry, method: str, target_parameter: str | None = No
         about = argument(args, kwargs, 0, target_parameter) if target_parameter else None
         about = str(about) if about is not None else None
         is_uri = method == "resources/read"
-        return work(telemetry, method, server.name, None if is_uri else about, about if is_uri else None, {})
+        target, uri = (None, about) if is_uri else (about, None)
+        return work(telemetry, method, server.name, target, uri, {}, passes_calls_on=True)
 
     async def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         generator = begin(instance, args, kwargs)

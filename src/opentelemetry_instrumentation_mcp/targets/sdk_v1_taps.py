@@ -6,6 +6,7 @@ streams see each of them. A tap is a transparent proxy in the place of a stream.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from ..message import (
     outcome_of_error,
 )
 from ..operation import Operation, outcome_of_failure, traced
+from ..places import LISTINGS
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
 from ..telemetry import Telemetry
 from .transports import endpoint_of, http_request, is_dropped, keep_context
@@ -37,14 +39,22 @@ _CALLS = frozenset({_REQUEST, "JSONRPCNotification"})
 _ANSWERS = frozenset({"JSONRPCResponse", "JSONRPCError"})
 
 
+# FastMCP 3 makes SERVER spans for these.
+_NATIVE_METHODS = LISTINGS | {"tools/call", "prompts/get", "resources/read"}
+
+
+def _makes_spans(session: Any) -> bool:
+    return type(session).__module__.startswith("fastmcp.") and "fastmcp.server.telemetry" in sys.modules
+
+
 class Taps:
     """The messages under way in one session, both directions."""
 
     def __init__(self, telemetry: Telemetry, session: Any, *, server: bool) -> None:
         self.telemetry = telemetry
         self.connection = Connection(server=server, endpoint=endpoint_of(session._write_stream, session._read_stream))
-        self.native = server and type(session).__module__.startswith("fastmcp.")
-        """Whether the library may make SERVER spans of its own."""
+        self.native = _NATIVE_METHODS if server and _makes_spans(session) else frozenset[str]()
+        """The methods for which the library makes SERVER spans of its own."""
         self.outbound: dict[Any, Operation] = {}
         """Requests somebody waits for in ``send_request``, which also ends them."""
         self._unattended: dict[Any, Operation] = {}
@@ -84,7 +94,9 @@ class Taps:
         if http is not None and self.connection.protocol_version is None:
             # A stateless server's connection lasts for one request; what it sends meanwhile is of this revision too.
             self.connection.protocol_version = _claimed_version(http)
-        operation = self.telemetry.begin_server(message, self.connection, meta_of(params), http, native=self.native)
+        operation = self.telemetry.begin_server(
+            message, self.connection, meta_of(params), http, native=method in self.native
+        )
         if operation is not None and request_id is not None:
             superseded, self.inbound[request_id] = self.inbound.get(request_id), operation
             if superseded is not None:
