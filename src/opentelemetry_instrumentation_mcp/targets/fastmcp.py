@@ -359,7 +359,7 @@ class _SamplingTracer(trace.NoOpTracer):
         return self._tracer.start_as_current_span(name, *args, kind=kind, **kwargs)
 
     def _tool(self, name: str) -> Generator[Any, None, None]:
-        tool = name.rpartition(" ")[2]
+        tool = name.removeprefix("sampling tool ")
         attributes = {semconv.OPERATION_NAME: semconv.EXECUTE_TOOL, semconv.TOOL_NAME: semconv.clean(tool)}
         place = Place(None, "tools/call", taken=True)
         internal = begin(self._telemetry, f"{semconv.EXECUTE_TOOL} {tool}", attributes, place)
