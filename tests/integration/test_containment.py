@@ -20,6 +20,7 @@ from opentelemetry_instrumentation_mcp import McpInstrumentor, propagation, tele
 from opentelemetry_instrumentation_mcp import connection as connection_module
 from opentelemetry_instrumentation_mcp.targets import sdk_v1_taps, sdk_v2_rounds, sessions, transports
 from support import sdk
+from support.breaking import is_teardown_race
 
 pytestmark = pytest.mark.anyio
 OURS = "opentelemetry_instrumentation_mcp"
@@ -102,14 +103,9 @@ class _Logs(logging.Handler):
 
     @property
     def host(self) -> list[tuple[str, str, str]]:
-        return sorted(record for record in self.records if record[0] != OURS and not _is_teardown_race(*record))
-
-
-def _is_teardown_race(name: str, _: str, message: str) -> bool:
-    """What old HTTP transports log, or do not, when a session ends; without us too."""
-    return (name.endswith("streamable_http_manager") and " crashed" in message) or (
-        name == "mcp.server.streamable_http" and message.startswith("Error in ")
-    )
+        return sorted(
+            record for record in self.records if record[0] != OURS and not is_teardown_race(record[0], record[2])
+        )
 
 
 @contextmanager

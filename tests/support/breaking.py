@@ -51,10 +51,12 @@ class Log:
     ours: list[logging.LogRecord] = field(default_factory=list)
 
 
-def _is_teardown_race(name: str, message: str) -> bool:
-    """What older HTTP servers log, or do not, when a client leaves; without us too."""
-    return (name.endswith("streamable_http_manager") and " crashed" in message) or (
-        name == "mcp.server.streamable_http" and message.startswith("Error in ")
+def is_teardown_race(name: str, message: str) -> bool:
+    """What HTTP servers log, or do not, when a client leaves, and clients when a caller does; without us too."""
+    return (
+        (name.endswith("streamable_http_manager") and " crashed" in message)
+        or (name == "mcp.server.streamable_http" and message.startswith("Error in "))
+        or (name == "mcp.client.streamable_http" and message.startswith("Error parsing SSE message"))
     )
 
 
@@ -71,7 +73,7 @@ class _Listener(logging.Handler):
             # validation errors depends on what is in a request, too.
             text = record.getMessage().partition("\n")[0]
             first_line = re.sub(r"0x[0-9a-f]+|:\d{4,5}|\d+ validation", "#", text)
-            if not _is_teardown_race(record.name, first_line):
+            if not is_teardown_race(record.name, first_line):
                 self.log.host.append((record.name, record.levelname, first_line))
 
 

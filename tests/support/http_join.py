@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,10 +45,19 @@ STARLETTE = "starlette"
 HTTP_SCOPES = frozenset({"opentelemetry.instrumentation.asgi", "opentelemetry.instrumentation.starlette"})
 
 
+OTEL = tuple(int(part) for part in metadata.version("opentelemetry-instrumentation").split("b")[0].split(".")[:2])
+
+
 def need_starlette_instrumentation() -> None:
     """Skip the test where it is not installed."""
     if importlib.util.find_spec("opentelemetry.instrumentation.starlette") is None:
         pytest.skip("opentelemetry-instrumentation-starlette is not installed in this environment")
+
+
+def need_instrumented_workers() -> None:
+    """Skip the test where the workers of uvicorn are not instrumented."""
+    if OTEL < (0, 63):
+        pytest.skip("before 0.63b0 opentelemetry-instrumentation does not reach the workers of uvicorn")
 
 
 def free_port() -> int:

@@ -90,6 +90,8 @@ def start(start: Start, sink: OtlpSink | None, log: Path) -> Server:
         pytest.skip("the command `fastmcp` is not installed in this environment")
     if _STARLETTE in start.env:
         http_join.need_starlette_instrumentation()
+    if start.workers > 1 and sink is not None:
+        http_join.need_instrumented_workers()
     port = http_join.free_port()
     command = (*start.command, "--port", str(port))
     env = http_join.environment(sink, SERVICE, **dict(start.env))

@@ -17,7 +17,9 @@ pytestmark = [
 
 
 async def test_tools_of_a_sampling_loop(instrumented: Recorder) -> None:
-    from mcp.types import CreateMessageResultWithTools, TextContent, ToolUseContent
+    from mcp import types
+
+    sdk_types: Any = types  # of SDK 1.x: FastMCP 3.4 has no other
 
     server = fm.build_server("main")
     asked: list[Any] = []
@@ -31,16 +33,15 @@ async def test_tools_of_a_sampling_loop(instrumented: Recorder) -> None:
 
     async def sampling(messages: Any, params: Any, context: Any) -> Any:
         asked.append(messages)
-        if len(asked) > 1:
-            content: Any = TextContent(type="text", text="found")
-            return CreateMessageResultWithTools(role="assistant", content=content, model="m", stopReason="endTurn")
-        content = [ToolUseContent(type="tool_use", id="1", name="lookup", input={"word": "x"})]
-        return CreateMessageResultWithTools(role="assistant", content=content, model="m", stopReason="toolUse")
+        content: Any = sdk_types.TextContent(type="text", text="found")
+        if len(asked) == 1:
+            content = [sdk_types.ToolUseContent(type="tool_use", id="1", name="lookup", input={"word": "x"})]
+        reason = "toolUse" if len(asked) == 1 else "endTurn"
+        return sdk_types.CreateMessageResultWithTools(role="assistant", content=content, model="m", stopReason=reason)
 
     from fastmcp import Client
-    from mcp.types import SamplingCapability, SamplingToolsCapability
 
-    capabilities = SamplingCapability(tools=SamplingToolsCapability())
+    capabilities = sdk_types.SamplingCapability(tools=sdk_types.SamplingToolsCapability())
     async with Client(server, sampling_handler=sampling, sampling_capabilities=capabilities) as client:
         assert fm.text_of(await client.call_tool("research", {})) == "found"
     assert len(asked) == 2

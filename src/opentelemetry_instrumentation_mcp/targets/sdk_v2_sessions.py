@@ -82,6 +82,7 @@ def replace_client_span(telemetry: Telemetry) -> Any:
     return Around(build)
 
 
+@contained("see a library's own CLIENT span")
 def _has_native_client_span(kwargs: Mapping[str, Any]) -> bool:
     """Whether another library has a CLIENT span of its own for the message that the SDK is about to make one for."""
     method = native_client_method()
