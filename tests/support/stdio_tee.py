@@ -70,6 +70,13 @@ def end(child: subprocess.Popen[bytes]) -> None:
             ask()
 
 
+def wait_for(child: subprocess.Popen[bytes]) -> int:
+    """The exit code; in steps, for the handler of a signal that comes just before a wait runs only after it."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(1.0)
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) < 3 or arguments[1] != "--":
         print(__doc__, file=sys.stderr)
@@ -99,7 +106,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=feed, daemon=True).start()
     output = threading.Thread(target=pump, args=(child_stdout, 1, "server->client", log), daemon=True)
     output.start()
-    code = child.wait()
+    code = wait_for(child)
     # What the command wrote last may still be on its way; a grandchild may hold the pipe open for ever.
     output.join(2.0)
     return code if code >= 0 else 128 - code

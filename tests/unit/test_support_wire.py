@@ -608,10 +608,11 @@ def test_a_command_that_ends_by_itself_ends_the_tee(tee: Any) -> None:
 def test_a_signal_is_passed_on(tee: Any) -> None:
     process = tee(
         """
-        import signal, sys
+        import signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
         print("ready", flush=True)
-        sys.stdin.read()
+        while True:
+            time.sleep(0.1)
         """
     )
     assert process.stdout.read(5) == b"ready"
