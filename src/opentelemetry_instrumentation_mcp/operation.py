@@ -127,9 +127,11 @@ def _as_told(_: Operation, outcome: Outcome) -> Outcome:
     return outcome
 
 
-Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Operation | None]
-ReadResult = Callable[[Operation, Any], Outcome | None]
-ReadError = Callable[[Operation, BaseException], Outcome | None]
+# What :func:`traced` keeps around a call: an Operation, or an Internal span.
+Traced = Any
+Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Traced | None]
+ReadResult = Callable[[Traced, Any], Outcome | None]
+ReadError = Callable[[Traced, BaseException], Outcome | None]
 
 
 def outcome_of_failure(_: Operation, error: BaseException) -> Outcome:
