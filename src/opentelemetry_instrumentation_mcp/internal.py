@@ -98,8 +98,8 @@ class Internal:
             self.settle(outcome)
 
     @contained("end an internal span")
-    def settle(self, outcome: Outcome = SUCCESS) -> None:
-        """End the span with ``outcome``."""
+    def settle(self, outcome: Outcome = SUCCESS, ended_ns: int | None = None) -> None:
+        """End the span with ``outcome``, at ``ended_ns`` (nanoseconds since the epoch; None: now)."""
         if self.settled:
             return
         self.settled = True
@@ -112,7 +112,7 @@ class Internal:
                 phrase = semconv.protocol_phrase(outcome.status_code, outcome.text)
                 self.span.set_status(Status(StatusCode.ERROR, phrase))
         finally:
-            self.span.end()
+            self.span.end(ended_ns)
 
 
 def cleaned(attributes: Mapping[str, Any]) -> dict[str, Any]:
