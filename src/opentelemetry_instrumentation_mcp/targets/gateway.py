@@ -58,6 +58,8 @@ _TOLD: Final = frozenset(
         "a2a.interaction_type",
     }
 )
+# The gateway's own parts of a call: what is in them has spans, and theirs say OK of calls that failed.
+_PARTS_OF_TOOL_CALL: Final = frozenset({"tool.lookup", "tool.gateway_call", "tool.post_process"})
 _UNKNOWN: Final = frozenset({"unknown", "none"})
 
 
@@ -206,7 +208,9 @@ def create_span(telemetry: Telemetry) -> Any:
         if name == "mcp.initialize" or (name in upstream.PARTS and upstream.is_calling()):
             return nullcontext()  # the message, or the call, has its span
         work = current_work()
-        return _part_of(telemetry, work, attributes) if work is not None and work.name == name else None
+        if work is None or name in _PARTS_OF_TOOL_CALL:
+            return nullcontext() if work is not None else None
+        return _part_of(telemetry, work, attributes) if work.name == name else None
 
     def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, attributes = leading(args, kwargs, "name", "attributes")

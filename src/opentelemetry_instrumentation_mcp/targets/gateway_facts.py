@@ -138,6 +138,8 @@ def _cause(error: BaseException) -> BaseException:
             behind = inner[0]
         elif type(current).__name__ in _WRAPPERS:
             behind = current.__cause__ or current.__context__
+        elif type(current) is RuntimeError:
+            behind = current.__cause__
         else:
             break
         if behind is None or is_cancellation(behind):
