@@ -171,7 +171,7 @@ def traced(
             if operation is None:
                 return await call(self, *args, **kwargs)
             if operation.arguments is not None:
-                (args, kwargs), operation.arguments = operation.arguments, None  # type: ignore[assignment]
+                (args, kwargs), operation.arguments = operation.arguments, None
             token = otel_context.attach(operation.context)
             try:
                 result = await call(self, *args, **kwargs)
