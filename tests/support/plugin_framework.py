@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -13,6 +14,9 @@ from typing import Any
 import yaml
 
 IS_CPEX = importlib.util.find_spec("cpex") is not None
+# Plugin servers on this machine are refused otherwise; read when the framework is imported.
+os.environ.setdefault("PLUGINS_SSRF_PROTECTION_ENABLED", "false")
+
 PACKAGE = "cpex.framework" if IS_CPEX else "mcpgateway.plugins.framework"
 VERSION = metadata.version("cpex" if IS_CPEX else "mcp-contextforge-gateway")
 framework: Any = importlib.import_module(PACKAGE)
@@ -48,6 +52,11 @@ def plugin(name: str, do: str = "pass", **settings: Any) -> dict[str, Any]:
     }
     entry["config"] = {"do": do, **{key: value for key, value in settings.items() if key not in known}}
     return entry
+
+
+def external(name: str, **settings: Any) -> dict[str, Any]:
+    """An entry for a plugin in another process, as its own configuration there describes it."""
+    return {"name": name, "kind": "external", "hooks": [PRE, POST], **BLOCKS, **settings}
 
 
 def numbered(*plugins: dict[str, Any]) -> list[dict[str, Any]]:

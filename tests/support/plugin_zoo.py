@@ -1,6 +1,7 @@
 """One plugin that behaves as its configuration says; loaded by the plugin framework that is installed."""
 
 import asyncio
+import json
 from typing import Any
 
 from support.plugin_framework import framework
@@ -41,6 +42,11 @@ class Zoo(framework.Plugin):
     async def _modify(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
         changed = type(payload)(name=payload.name, args={**(payload.args or {}), "added": self._config.name})
         return result(continue_processing=True, modified_payload=changed)
+
+    async def _reveal(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
+        """Tell all that the plugin was given."""
+        given = json.dumps([payload.model_dump(mode="json"), context.model_dump(mode="json")])
+        return result(continue_processing=True, metadata={"given": given})
 
     async def _deny(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
         return result(continue_processing=False, violation=self._violation(config))
