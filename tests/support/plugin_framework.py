@@ -26,6 +26,9 @@ manager_module: Any = importlib.import_module(f"{PACKAGE}.manager")
 HAS_NATIVE_SPANS = hasattr(manager_module, "create_span")
 HAS_TRANSPORTS = importlib.util.find_spec(f"{PACKAGE}.external.unix") is not None
 
+# That of gateway 0.9.0 takes the failure of a plugin for one of its own telemetry, and calls the plugin once more.
+CALLS_FAILURES_AGAIN = not IS_CPEX and VERSION.startswith("0.9.")
+
 # What a plugin is configured with to be allowed to block; to have its failures ignored; to only look on.
 BLOCKS: dict[str, Any] = {"mode": "sequential"} if IS_CPEX else {"mode": "enforce"}
 IS_IGNORED: dict[str, Any] = {**BLOCKS, "on_error": "ignore"} if IS_CPEX else {"mode": "enforce_ignore_error"}

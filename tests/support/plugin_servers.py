@@ -14,6 +14,7 @@ from support.http_join import INSTRUMENT, Server, environment, free_port
 from support.sink import OtlpSink
 
 TRANSPORTS = ("mcp", "grpc", "unix")
+GRPC_INSTRUMENTATION = "grpc_client,grpc_server,grpc_aio_client,grpc_aio_server"
 TESTS = str(Path(__file__).parents[1])
 
 
@@ -63,6 +64,8 @@ class PluginServer(Server):
             "PLUGINS_SSRF_PROTECTION_ENABLED": "false",
             "PYTHONPATH": TESTS,
             "PYTHONDONTWRITEBYTECODE": "1",
+            # Whether calls have spans of another instrumentation is for the test to say.
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": f"starlette,fastapi,{GRPC_INSTRUMENTATION}",
             **env,
         }
         command = [sys.executable, "-m", program or f"{pf.PACKAGE}.external.{module}"]

