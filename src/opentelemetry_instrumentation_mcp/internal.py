@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from . import semconv
 from .guard import contained, report
@@ -132,12 +132,16 @@ def begin(
     place: Place | None = None,
     *,
     parent: Context | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    links: Sequence[Link] | None = None,
 ) -> Internal | None:
     """Begin the span ``name``; None if nothing is to be recorded.
 
     Args:
         place: is given the span.
         parent: the context to begin it in; None: the current one.
+        kind: another kind than INTERNAL, for what is no message either.
+        links: what it is linked to.
     """
     current = otel_context.get_current() if parent is None else parent
     if not telemetry.records() or (current and not is_instrumentation_enabled()):
@@ -145,8 +149,9 @@ def begin(
     span = telemetry.tracer.start_span(
         semconv.clean(name, semconv.MAX_NAME),
         current,
-        SpanKind.INTERNAL,
+        kind,
         cleaned(attributes),
+        links,
         record_exception=False,
         set_status_on_exception=False,
     )

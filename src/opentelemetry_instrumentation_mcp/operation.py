@@ -193,6 +193,21 @@ def traced(
     return Around(build)
 
 
+def current_context() -> Context:
+    """The context this runs in."""
+    return otel_context.get_current()
+
+
+def attached(context: Context) -> Any:
+    """Make ``context`` the current one; what is returned is for :func:`detached`."""
+    return otel_context.attach(context)
+
+
+def detached(attachment: Any) -> None:
+    """Make the context current that was so before."""
+    otel_context.detach(attachment)
+
+
 async def within(
     context: Context | None, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
