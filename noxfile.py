@@ -6,6 +6,7 @@ alone: `nox -s "tests(mcp-1.30)"`, with arguments for pytest: `nox -s "tests(mcp
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -136,7 +137,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # the summary counts them, also where CI is set
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "summary"]
+nox.options.sessions = ["lint", "types", "seams", "tests", "summary"]
 
 results: dict[str, bool] = {}  # environments of the matrix that ran in this process: did they pass?
 
@@ -178,6 +179,36 @@ def types(session: nox.Session) -> None:
     """Static types, against the newest SDK."""
     install(session, "types")
     session.run("pyright")
+
+
+@nox.session
+def seams(session: nox.Session) -> None:
+    """Names that are patched, in every published release. `nox -s seams -- write`: expect what is there."""
+    install(session, "types")
+    wheels = fetch_wheels(session)
+    if session.posargs == ["write"]:
+        session.run("python", "-m", "tests.seams.write", str(wheels))
+    else:
+        session.run("pytest", "tests/seams", env={"SEAMS_WHEELS": str(wheels)})
+
+
+def fetch_wheels(session: nox.Session) -> Path:
+    """Unpack each release that `tests/seams` is about into a folder of its own, unless it is there already."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    for name, about in json.loads(Path("tests/seams/releases.json").read_text(encoding="utf-8")).items():
+        for release in about["releases"]:
+            folder, unfinished = wheels / f"{name}-{release}", wheels / "unfinished"
+            if folder.exists():
+                continue
+            shutil.rmtree(unfinished, ignore_errors=True)
+            session.run_install(
+                *("uv", "pip", "install", "--quiet", "--no-deps", "--python-version", about["python"]),
+                *("--target", str(unfinished), f"{name}=={release}"),
+                env={"UV_COMPILE_BYTECODE": "0"},  # they are only read
+                external=True,
+            )
+            unfinished.rename(folder)
+    return wheels
 
 
 @nox.session
