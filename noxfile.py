@@ -21,6 +21,7 @@ CONSTRAINTS = Path("constraints")
 SDK_TESTS = ("tests/unit", "tests/integration")
 FASTMCP_TESTS = ("tests/with_fastmcp",)
 TYPESCRIPT_TESTS = ("tests/typescript",)
+GATEWAY_TESTS = ("tests/with_gateway",)
 # Whole processes take long to start: the oldest and the newest of each generation start them, not those in between.
 PROCESS_TESTS = (
     "tests/integration/test_http_join.py",
@@ -92,6 +93,11 @@ MATRIX = (
     ),
     fastmcp("fastmcp-4.1", "3.11", "fastmcp==4.1.6", "2.3.0", overrides=CERTIFI, without=PROCESS_TESTS),
     fastmcp("fastmcp-4.2", "3.13", "fastmcp-slim[client,server]==4.2.1", "2.3.0", overrides=CERTIFI),
+    Environment(
+        *("gateway-1.0.7", "3.12", "1.30.0", NEWEST_OTEL, "2.5.2"),
+        also=("mcp-contextforge-gateway==1.0.7.post20260921",),
+        folders=GATEWAY_TESTS,
+    ),
 )
 NEWEST = MATRIX[4]
 
@@ -227,7 +233,7 @@ def tests(session: nox.Session, environment: Environment) -> None:
 @nox.session(venv_backend="none", default=False)
 def canary(session: nox.Session) -> None:
     """That nothing leaks: what was searched for marked values, as a table. Or `nox -s canary -- mcp-1.30 mcp-2.3`."""
-    for environment in session.posargs or [row.id for row in MATRIX if row.folders != FASTMCP_TESTS]:
+    for environment in session.posargs or [row.id for row in MATRIX if row.folders[:2] == SDK_TESTS]:
         session.notify(f"tests({environment})", [CANARIES, "--quiet", "--capture=no"])
     if not session.posargs:
         session.notify("summary")

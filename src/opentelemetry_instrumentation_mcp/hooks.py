@@ -298,7 +298,9 @@ def find_attribute(module: ModuleType, attribute: str) -> tuple[Any, str] | None
     """The owner and the name of the first alternative of ``attribute`` that exists, None if none does."""
     for alternative in attribute.split("|"):
         owner, _, name = alternative.rpartition(".")
-        parent: Any = getattr(module, owner, None) if owner else module
+        parent: Any = module
+        for part in owner.split(".") if owner else ():
+            parent = getattr(parent, part, None)
         if parent is not None and hasattr(parent, name):
             return parent, name
     return None

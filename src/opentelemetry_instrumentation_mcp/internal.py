@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from . import semconv
-from .guard import contained
+from .guard import contained, report
 from .message import SUCCESS, Outcome
 from .places import Place
 
@@ -69,21 +69,41 @@ def note_native_span() -> None:
 
 
 class Internal:
-    """One INTERNAL span and the context in which it is current."""
+    """One INTERNAL span and the context in which it is current; ends with the first outcome it is told."""
 
-    __slots__ = ("context", "settled", "span", "telemetry")
+    __slots__ = ("arguments", "context", "settled", "span", "telemetry")
 
     def __init__(self, telemetry: Telemetry, span: Span, context: Context) -> None:
         self.telemetry = telemetry
         self.span = span
         self.context = context
         self.settled = False
+        self.arguments: None = None
+        """For :func:`~.operation.traced`: what is called is called with its caller's arguments."""
+
+    @contained("describe an internal span")
+    def tell(self, attributes: Mapping[str, Any]) -> None:
+        """Add ``attributes``; texts are cleaned and at most 256 characters long, None is passed over."""
+        if self.span.is_recording():
+            self.span.set_attributes(cleaned(attributes))
+
+    def conclude(self, read: Callable[[Any, Any], Outcome | None], value: Any) -> None:
+        """End the span with the outcome that ``read`` finds in ``value``, if it finds one; never raises."""
+        try:
+            outcome = read(self, value)
+        except Exception as error:
+            report("read the outcome of an internal span", error)
+            outcome = SUCCESS
+        if outcome is not None:
+            self.settle(outcome)
 
     @contained("end an internal span")
-    def conclude(self, outcome_of: OutcomeOf, error: BaseException | None) -> None:
-        """End the span; ``error`` is what was raised inside it."""
+    def settle(self, outcome: Outcome = SUCCESS, ended_ns: int | None = None) -> None:
+        """End the span with ``outcome``, at ``ended_ns`` (nanoseconds since the epoch; None: now)."""
+        if self.settled:
+            return
+        self.settled = True
         try:
-            outcome = outcome_of(error) if error is not None else SUCCESS
             if outcome.error_type is not None and self.span.is_recording():
                 self.span.set_attribute(semconv.ERROR_TYPE, semconv.clean(outcome.error_type))
                 if outcome.status_code is not None:
@@ -92,26 +112,54 @@ class Internal:
                 phrase = semconv.protocol_phrase(outcome.status_code, outcome.text)
                 self.span.set_status(Status(StatusCode.ERROR, phrase))
         finally:
-            self.settled = True
-            self.span.end()
+            self.span.end(ended_ns)
+
+
+def cleaned(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """``attributes`` as they may be set: without those that are None, texts bounded and free of control characters."""
+    return {
+        key: semconv.clean(value) if isinstance(value, str) else value
+        for key, value in attributes.items()
+        if value is not None
+    }
 
 
 @contained("begin an internal span")
-def begin(telemetry: Telemetry, name: str, attributes: dict[str, Any], place: Place) -> Internal | None:
-    """Begin the span ``name``, which ``place`` is given; None if nothing is to be recorded."""
-    current = otel_context.get_current()
+def begin(
+    telemetry: Telemetry,
+    name: str,
+    attributes: Mapping[str, Any],
+    place: Place | None = None,
+    *,
+    parent: Context | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    links: Sequence[Link] | None = None,
+) -> Internal | None:
+    """Begin the span ``name``; None if nothing is to be recorded.
+
+    Args:
+        place: is given the span.
+        parent: the context to begin it in; None: the current one.
+        kind: another kind than INTERNAL, for what is no message either.
+        links: what it is linked to.
+    """
+    current = otel_context.get_current() if parent is None else parent
     if not telemetry.records() or (current and not is_instrumentation_enabled()):
         return None
     span = telemetry.tracer.start_span(
         semconv.clean(name, semconv.MAX_NAME),
         current,
-        SpanKind.INTERNAL,
-        attributes,
+        kind,
+        cleaned(attributes),
+        links,
         record_exception=False,
         set_status_on_exception=False,
     )
-    place.span = span
-    return Internal(telemetry, span, placed(trace.set_span_in_context(span, current), place))
+    context = trace.set_span_in_context(span, current)
+    if place is not None:
+        place.span = span
+        context = placed(context, place)
+    return Internal(telemetry, span, context)
 
 
 def around(internal: Internal | None, outcome_of: OutcomeOf, value: Any) -> Generator[Any, None, None]:
@@ -119,17 +167,21 @@ def around(internal: Internal | None, outcome_of: OutcomeOf, value: Any) -> Gene
     if internal is None:
         yield value
         return
+
+    def read_error(_: Internal, error: BaseException) -> Outcome:
+        return outcome_of(error)
+
     token = otel_context.attach(internal.context)
     try:
         yield value
     except GeneratorExit as error:
         # An abandoned block is closed in a foreign context, where there is nothing of ours to detach.
-        internal.conclude(outcome_of, error)
+        internal.conclude(read_error, error)
         raise
     except BaseException as error:
         otel_context.detach(token)
         internal.telemetry.note_exception(internal, error)
-        internal.conclude(outcome_of, error)
+        internal.conclude(read_error, error)
         raise
     otel_context.detach(token)
-    internal.conclude(outcome_of, None)
+    internal.settle()

@@ -127,9 +127,11 @@ def _as_told(_: Operation, outcome: Outcome) -> Outcome:
     return outcome
 
 
-Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Operation | None]
-ReadResult = Callable[[Operation, Any], Outcome | None]
-ReadError = Callable[[Operation, BaseException], Outcome | None]
+# What :func:`traced` keeps around a call: an Operation, or an Internal span.
+Traced = Any
+Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Traced | None]
+ReadResult = Callable[[Traced, Any], Outcome | None]
+ReadError = Callable[[Traced, BaseException], Outcome | None]
 
 
 def outcome_of_failure(_: Operation, error: BaseException) -> Outcome:
@@ -169,7 +171,7 @@ def traced(
             if operation is None:
                 return await call(self, *args, **kwargs)
             if operation.arguments is not None:
-                (args, kwargs), operation.arguments = operation.arguments, None  # type: ignore[assignment]
+                (args, kwargs), operation.arguments = operation.arguments, None
             token = otel_context.attach(operation.context)
             try:
                 result = await call(self, *args, **kwargs)
@@ -189,6 +191,21 @@ def traced(
         return method
 
     return Around(build)
+
+
+def current_context() -> Context:
+    """The context this runs in."""
+    return otel_context.get_current()
+
+
+def attached(context: Context) -> Any:
+    """Make ``context`` the current one; what is returned is for :func:`detached`."""
+    return otel_context.attach(context)
+
+
+def detached(attachment: Any) -> None:
+    """Make the context current that was so before."""
+    otel_context.detach(attachment)
 
 
 async def within(

@@ -103,7 +103,8 @@ class Telemetry:
         self._excluded = frozenset(self.config.excluded_methods)
         self._reuses_tool_span = self.config.execute_tool_span == "reuse"
         self._tells_more = self.config.tells_more() and bool(self._has_more_to_tell())
-        self._filters_baggage = "*" not in self.config.baggage_outbound
+        outbound = self.config.baggage_outbound
+        self._filters_baggage = outbound is not None and "*" not in outbound
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
         self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
@@ -145,13 +146,21 @@ class Telemetry:
         """What an outbound message without an operation carries: the current context, None if suppressed."""
         return self.outbound(otel_context.get_current()) if is_instrumentation_enabled() else None
 
+    def context_within(self) -> Context | None:
+        """What a call of a program to itself carries: the current context with all its baggage; None if suppressed."""
+        return otel_context.get_current() if is_instrumentation_enabled() else None
+
+    def keep_baggage(self) -> None:
+        """Let no baggage leave, unless the configuration says otherwise: this program is a gateway."""
+        self._filters_baggage = self._filters_baggage or self.config.baggage_outbound is None
+
     def outbound(self, context: Context) -> Context:
         """``context`` with only such baggage as may leave with a message."""
         if not self._filters_baggage or not context:
             return context
         from .baggage import BaggageRules, outbound_context
 
-        return outbound_context(BaggageRules(self.config.baggage_outbound), context)
+        return outbound_context(BaggageRules(self.config.baggage_outbound or ()), context)
 
     def carry(self, message: Message, connection: Connection) -> Operation | None:
         """An operation that does nothing but propagate the current context with an outbound ``message``."""

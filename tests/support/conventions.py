@@ -197,7 +197,28 @@ HARVESTED = ("fastmcp.*", "enduser.*")
 # INTERNAL spans: what happens inside a server between messages. They must not look like messages.
 INTERNAL_NAMES = re.compile(
     r"delegate .+|execute_tool .+|render_prompt .+|read_resource|list_(tools|prompts|resources|resource_templates)"
+    r"|plugin\.hook\.invoke|plugin\.execute"
 )
+PLUGIN_ATTRIBUTES = {
+    "plugin.hook.type": str,
+    "plugin.chain.length": int,
+    "plugin.chain.stopped": bool,
+    "plugin.chain.stopped_by": str,
+    "plugin.executed_count": int,
+    "plugin.skipped_count": int,
+    "plugin.name": str,
+    "plugin.kind": str,
+    "plugin.mode": str,
+    "plugin.priority": int,
+    "plugin.had_violation": bool,
+    "plugin.violation.code": str,
+    "plugin.violation.reason": str,
+    "plugin.violation.description": str,
+    "plugin.violation.details": str,
+    "plugin.modified_payload": bool,
+    "plugin.continue_processing": bool,
+    "plugin.stopped_chain": bool,
+}
 INTERNAL_ATTRIBUTES = (
     "fastmcp.*",
     "gen_ai.operation.name",
@@ -206,7 +227,15 @@ INTERNAL_ATTRIBUTES = (
     "mcp.resource.uri",
     "error.type",
     STATUS_CODE,
+    *PLUGIN_ATTRIBUTES,
 )
+
+# Texts of the host on INTERNAL spans: how long they may be.
+INTERNAL_TEXTS = {
+    "plugin.violation.reason": MAX_STATUS_TEXT,
+    "plugin.violation.description": MAX_STATUS_TEXT,
+    "plugin.violation.details": MAX_CONTENT,
+}
 
 # Only these have a JSON text as their value; a prompt's variable is the text itself.
 JSON_CONTENT = frozenset({"gen_ai.tool.call.arguments", "gen_ai.tool.call.result"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..hooks import CONTEXT_MANAGER, Target
+from .gateway_table import GATEWAY
+from .plugins_table import PLUGINS
 
 _SESSION = "mcp.shared.session"
 _DISPATCHER = "mcp.shared.jsonrpc_dispatcher"
@@ -252,8 +254,8 @@ STDIO_CHILDREN = (
     ),
 )
 
-TARGETS = (*SDK_V1, *SDK_V2, *TRANSPORTS, *FASTMCP, *STDIO_CHILDREN)
+TARGETS = (*SDK_V1, *SDK_V2, *TRANSPORTS, *FASTMCP, *STDIO_CHILDREN, *GATEWAY, *PLUGINS)
 TARGET_NAMES = frozenset(target.name for target in TARGETS)
 # Importing the package itself is the last step of every import of the library: modules that were half-imported
 # when their own hook fired are complete by then.
-LIBRARIES = ("mcp", "fastmcp")
+LIBRARIES = ("mcp", "fastmcp", "mcpgateway", "cpex")

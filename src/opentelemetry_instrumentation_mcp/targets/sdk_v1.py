@@ -50,7 +50,7 @@ def send_request(telemetry: Telemetry) -> Any:
         outbound, request_id = operation.owner.outbound, operation.message.request_id
         if outbound.get(request_id) is operation:
             del outbound[request_id]
-        return _outcome_for_sender(operation.outcome, error)
+        return outcome_for_sender(operation.outcome, error)
 
     def read_result(operation: Operation, _: Any) -> Outcome:
         return read(operation, None)
@@ -58,7 +58,7 @@ def send_request(telemetry: Telemetry) -> Any:
     return traced("describe an outbound request", begin, read_result, read, telemetry)
 
 
-def _outcome_for_sender(answer: Outcome | None, error: BaseException | None) -> Outcome:
+def outcome_for_sender(answer: Outcome | None, error: BaseException | None) -> Outcome:
     """How a request ended for its sender: as the peer answered, else by what happened instead."""
     if answer is not None:
         return answer

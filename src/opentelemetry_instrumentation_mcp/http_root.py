@@ -1,0 +1,99 @@
+"""The SERVER span of an HTTP request, where nothing else makes it. HTTP semantic conventions (stable), ``http.server``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from . import propagation, semconv
+from .connection import http_request_of
+from .guard import contained
+from .internal import Internal, begin
+from .message import Outcome
+
+if TYPE_CHECKING:
+    from .telemetry import Telemetry
+
+REQUEST_METHOD: Final = "http.request.method"
+ROUTE: Final = "http.route"
+STATUS_CODE: Final = "http.response.status_code"
+SCHEME: Final = "url.scheme"
+PATH: Final = "url.path"
+USER_AGENT: Final = "user_agent.original"
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+
+
+def is_in_live_span() -> bool:
+    """Whether a span of this process that has not ended is the current one."""
+    span = trace.get_current_span()
+    return span.is_recording() and not span.get_span_context().is_remote
+
+
+class HttpRoot:
+    """The span of one request, and the status it was answered with."""
+
+    __slots__ = ("internal", "status")
+
+    def __init__(self, internal: Internal) -> None:
+        self.internal = internal
+        self.status: int | None = None
+
+    @contained("see an HTTP response")
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Take note of an ASGI event on its way to the client."""
+        if event.get("type") == "http.response.start" and isinstance(event.get("status"), int):
+            self.status = event["status"]
+            self.internal.tell({STATUS_CODE: self.status})
+
+    def outcome(self, error: Outcome | None = None) -> Outcome:
+        """How the request ended: by what was raised if no answer was begun; answers from 500 on are errors."""
+        if error is not None and self.status is None:
+            return error
+        return Outcome(str(self.status)) if self.status is not None and self.status >= 500 else Outcome()
+
+
+@contained("begin the span of an HTTP request")
+def begin_http_root(telemetry: Telemetry, scope: Mapping[str, Any], route: str) -> HttpRoot | None:
+    """Begin the span of the request of an ASGI ``scope`` (``http`` or ``websocket``); None if nothing is recorded.
+
+    Args:
+        route: the path with placeholders for what varies.
+    """
+    is_websocket = scope.get("type") == "websocket"
+    method = "GET" if is_websocket else str(scope.get("method", ""))
+    known = method if method in _METHODS else semconv.OTHER
+    http = http_request_of(scope, None, None)
+    host, port = _authority(scope)
+    attributes = {
+        REQUEST_METHOD: known,
+        ROUTE: route,
+        SCHEME: {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http")),
+        PATH: route if "{" in route else scope.get("path"),
+        semconv.NETWORK_PROTOCOL_NAME: "websocket" if is_websocket else None,
+        semconv.NETWORK_PROTOCOL_VERSION: http.http_version,
+        semconv.SERVER_ADDRESS: host,
+        semconv.SERVER_PORT: port,
+        semconv.CLIENT_ADDRESS: http.client_address,
+        semconv.CLIENT_PORT: http.client_port,
+        USER_AGENT: _header(http.headers, b"user-agent"),
+    }
+    context, links = propagation.receive(None, http, telemetry.config.remote_parent)
+    name = f"{'HTTP' if known == semconv.OTHER else known} {route}"
+    internal = begin(telemetry, name, attributes, parent=context, kind=SpanKind.SERVER, links=links)
+    return HttpRoot(internal) if internal is not None else None
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    for key, value in headers:
+        if key.lower() == name:
+            return value.decode("latin-1")
+    return None
+
+
+def _authority(scope: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    server = scope.get("server") or (None, None)
+    return server[0], server[1]

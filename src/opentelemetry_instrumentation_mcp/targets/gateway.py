@@ -1,0 +1,242 @@
+"""What the ContextForge gateway does for one message: calls a tool or an agent, reads a resource, renders a prompt.
+
+Where the gateway opens a span of its own, ours takes its place and has its attributes, whether its tracing is on or off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any, Final
+
+from ..guard import contained
+from ..hooks import Around
+from ..internal import Internal, begin
+from ..message import SUCCESS, TOOL_ERROR, Outcome
+from ..operation import traced
+from ..telemetry import Telemetry
+from . import gateway_upstream as upstream
+from .arguments import argument, leading
+from .gateway_facts import outcome_of, request_facts, stands_down
+
+TOOL_INVOKE: Final = "tool.invoke"
+RESOURCE_READ: Final = "resource.read"
+PROMPT_RENDER: Final = "prompt.render"
+AGENT_INVOKE: Final = "a2a.invoke"
+
+TOOL_NAME: Final = "tool.name"
+INTEGRATION_TYPE: Final = "tool.integration_type"
+GATEWAY_ID: Final = "contextforge.gateway_id"
+RUNTIME: Final = "contextforge.runtime"
+ATTEMPTS: Final = "contextforge.attempts"
+RESOURCE_URI: Final = "resource.uri"
+PROMPT_ID: Final = "prompt.id"
+AGENT_NAME: Final = "a2a.agent.name"
+AGENT_URL: Final = "a2a.agent.url"
+SUCCEEDED: Final = "success"
+DURATION: Final = "duration.ms"
+
+# Of what the gateway's own spans tell, what ours take over. Who asked is the identity option's business.
+_TOLD: Final = frozenset(
+    {
+        TOOL_NAME,
+        "tool.id",
+        INTEGRATION_TYPE,
+        "tool.gateway_id",
+        "arguments_count",
+        "has_headers",
+        "server_id",
+        "resource.id",
+        "resource.name",
+        "resource.type",
+        PROMPT_ID,
+        AGENT_NAME,
+        "a2a.agent.id",
+        "a2a.agent.type",
+        "a2a.interaction_type",
+    }
+)
+_UNKNOWN: Final = frozenset({"unknown", "none"})
+
+
+class Work:
+    """One span of the gateway in progress, and what is known of it at its end only."""
+
+    __slots__ = ("attempts", "internal", "name", "started")
+
+    def __init__(self, name: str, internal: Internal) -> None:
+        self.name = name
+        self.internal = internal
+        self.attempts = 1
+        self.started = perf_counter()
+
+
+_work: ContextVar[Work | None] = ContextVar("otel_mcp_gateway_work", default=None)
+
+
+def current_work() -> Work | None:
+    """What the gateway is doing in this context, if it is not done."""
+    work = _work.get()
+    return work if work is not None and not work.internal.settled else None
+
+
+Describe = Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
+ReadResult = Callable[[Any], bool]
+
+
+def _working(name: str, describe: Describe, failed: ReadResult = lambda _: False) -> Callable[[Telemetry], Any]:
+    """The factory of a wrapper that puts the span ``name`` around a method of a service.
+
+    Args:
+        describe: the attributes that the arguments (without ``self``) tell.
+        failed: whether what the method returned says that the work failed.
+    """
+
+    def factory(telemetry: Telemetry) -> Around:
+        def start(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Internal | None:
+            if stands_down(telemetry):
+                return None
+            internal = begin(telemetry, name, {**request_facts(telemetry), RUNTIME: "python", **describe(args, kwargs)})
+            if internal is not None:
+                _work.set(Work(name, internal))
+            return internal
+
+        def end(outcome: Outcome) -> Outcome:
+            work = _work.get()
+            if work is not None:
+                told = {SUCCEEDED: outcome is SUCCESS, DURATION: round((perf_counter() - work.started) * 1000, 3)}
+                work.internal.tell({**told, ATTEMPTS: work.attempts} if name == TOOL_INVOKE else told)
+            return outcome
+
+        def read_result(_: Internal, result: Any) -> Outcome:
+            return end(TOOL_ERROR if failed(result) else SUCCESS)
+
+        def read_error(_: Internal, error: BaseException) -> Outcome:
+            return end(outcome_of(error))
+
+        spanned = traced(f"begin {name}", start, read_result, read_error, telemetry)
+
+        def build(call: Callable[..., Any]) -> Callable[..., Any]:
+            method = spanned.build(call)
+
+            async def scoped(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+                if kwargs.get("retry_attempt"):
+                    return await call(self, *args, **kwargs)
+                token = _work.set(_work.get())
+                try:
+                    return await method(self, *args, **kwargs)
+                finally:
+                    _reset(token)
+
+            return scoped
+
+        return Around(build)
+
+    return factory
+
+
+def _reset(token: Any) -> None:
+    with suppress(ValueError):  # an abandoned coroutine is closed in a foreign context
+        _work.reset(token)
+
+
+def _is_error(result: Any) -> bool:
+    flag = getattr(result, "is_error", None)
+    return (getattr(result, "isError", None) if flag is None else flag) is True
+
+
+def _of_tool(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {TOOL_NAME: argument(args, kwargs, 1, "name"), "server_id": kwargs.get("server_id")}
+
+
+def _of_direct_tool(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    gateway_id, name = leading(args, kwargs, "gateway_id", "name")
+    return {TOOL_NAME: name, GATEWAY_ID: gateway_id, INTEGRATION_TYPE: "MCP"}
+
+
+def _of_agent(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {AGENT_NAME: argument(args, kwargs, 1, "agent_name")}
+
+
+def _of_server(_: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"server_id": kwargs.get("server_id")}
+
+
+invoke_tool = _working(TOOL_INVOKE, _of_tool, _is_error)
+invoke_tool_direct = _working(TOOL_INVOKE, _of_direct_tool, _is_error)
+read_resource = _working(RESOURCE_READ, _of_server)
+get_prompt = _working(PROMPT_RENDER, _of_server)
+invoke_agent = _working(AGENT_INVOKE, _of_agent)
+
+
+def retry_tool_invocation(telemetry: Telemetry) -> Any:
+    """``_retry_tool_invocation``: another attempt at the same call."""
+
+    @contained("count an attempt")
+    def count() -> None:
+        work = current_work()
+        if work is not None:
+            work.attempts += 1
+
+    def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        count()
+        return wrapped(*args, **kwargs)
+
+    return wrapper
+
+
+def create_span(telemetry: Telemetry) -> Any:
+    """``create_span``, by which the gateway opens all of its spans; with its tracing off it makes none."""
+
+    @contained("take the place of a span of the gateway")
+    def replacement(name: Any, attributes: Mapping[str, Any]) -> Any:
+        if not telemetry.records() or stands_down(telemetry):
+            return None
+        if name == "mcp.initialize":
+            return nullcontext()  # the message has a SERVER span
+        if name == upstream.CALL:
+            return upstream.in_call(telemetry, _of_upstream(telemetry, attributes))
+        if name in upstream.PARTS:
+            return nullcontext() if upstream.is_calling() else None
+        work = current_work()
+        if work is None or work.name != name:
+            return None
+        if "gateway.transport" in attributes:  # the second span of the same name: what goes to an upstream server
+            return upstream.in_call(telemetry, _of_resource_upstream(telemetry, attributes))
+        work.internal.tell(_of_work(telemetry, attributes))
+        return nullcontext()
+
+    def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name, attributes = leading(args, kwargs, "name", "attributes")
+        ours = replacement(name, attributes or {})
+        return wrapped(*args, **kwargs) if ours is None else ours
+
+    return wrapper
+
+
+def _of_work(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: _scalar(attributes[key]) for key in _TOLD if key in attributes}
+    told[GATEWAY_ID] = told.get("tool.gateway_id")
+    for key in (RESOURCE_URI, AGENT_URL):
+        if isinstance(attributes.get(key), str) and attributes[key] not in _UNKNOWN:
+            told[key] = telemetry.shown_uri(attributes[key])
+    return told
+
+
+def _of_upstream(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: _scalar(value) for key, value in attributes.items() if key in upstream.TOLD}
+    return {**told, **upstream.address(telemetry, attributes.get("url.full"))}
+
+
+def _of_resource_upstream(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    transport = str(attributes["gateway.transport"]).lower()
+    return {
+        upstream.TRANSPORT: "sse" if transport == "sse" else "streamablehttp",
+        **upstream.address(telemetry, attributes.get("gateway.url")),
+    }
+
+
+def _scalar(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) and value not in _UNKNOWN else None

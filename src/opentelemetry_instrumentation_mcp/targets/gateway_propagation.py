@@ -1,0 +1,108 @@
+"""Which way the gateway goes and what it sends along: as without tracing, and with the context of what it is doing now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from .. import propagation
+from ..guard import contained
+from ..hooks import Around
+from ..message import as_mapping
+from ..operation import within
+from ..telemetry import Telemetry
+from .arguments import argument
+from .gateway import current_work
+from .gateway_facts import stands_down
+
+# Where the gateway calls itself.
+_LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_LOOPBACK_PATHS: Final = ("/rpc", "/_internal/mcp/rpc")
+
+
+def context_active(telemetry: Telemetry) -> Any:
+    """``otel_context_active`` in the tool service: if it says yes, the gateway does without its pool of sessions.
+
+    It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does.
+    """
+    telemetry.keep_baggage()
+
+    def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return wrapped(*args, **kwargs) if stands_down(telemetry) else False
+
+    return wrapper
+
+
+def inject_headers(telemetry: Telemetry) -> Any:
+    """``inject_trace_context_headers``: the headers of an upstream session; no baggage but what is allowed."""
+
+    @contained("take baggage back")
+    def without_baggage(headers: Any) -> None:
+        allowed: dict[str, Any] = {}
+        propagation.inject(allowed, telemetry.context_to_propagate())
+        if "baggage" in headers and "baggage" not in allowed:
+            del headers["baggage"]
+        headers.update(allowed)
+
+    def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = as_mapping(argument(args, kwargs, 0, "headers")) or {}
+        headers = wrapped(*args, **kwargs)
+        if "baggage" not in given and not stands_down(telemetry):
+            without_baggage(headers)
+        return headers
+
+    return wrapper
+
+
+def prepare_plan(telemetry: Telemetry) -> Around:
+    """``prepare_rust_mcp_tool_execution``: a plan is cached, so the context of the request that made it must not be in it."""
+
+    @contained("take the trace context out of a plan")
+    def without_context(plan: Any) -> None:
+        headers = plan.get("headers")
+        for name in [name for name in headers or () if name.lower() in propagation.propagation_fields()]:
+            del headers[name]
+
+    def build(prepare: Callable[..., Any]) -> Callable[..., Any]:
+        async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            plan = await prepare(self, *args, **kwargs)
+            if telemetry.active:
+                without_context(plan)
+            return plan
+
+        return method
+
+    return Around(build)
+
+
+def send_http(telemetry: Telemetry) -> Around:
+    """``httpx.AsyncClient.send``: requests to REST tools, to agents, and to the gateway itself carry the context."""
+
+    @contained("inject into an HTTP request")
+    def inject(request: Any) -> None:
+        is_loopback = _is_loopback(str(request.url))
+        if not is_loopback and current_work() is None:
+            return
+        context = telemetry.context_to_propagate() if not is_loopback else telemetry.context_within()
+        carrier: dict[str, Any] = {}
+        if context is not None and propagation.inject(carrier, context):
+            for name in propagation.propagation_fields():
+                if name not in carrier and name in request.headers:
+                    del request.headers[name]
+            request.headers.update(carrier)
+
+    def build(send: Callable[..., Any]) -> Callable[..., Any]:
+        async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if telemetry.active:
+                inject(argument(args, kwargs, 0, "request"))
+            return await send(self, *args, **kwargs)
+
+        return method
+
+    return Around(build)
+
+
+def _is_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.hostname in _LOOPBACK_HOSTS and parts.path.endswith(_LOOPBACK_PATHS)

@@ -1,0 +1,174 @@
+"""What the gateway is asked: HTTP requests, and the MCP messages that come to ``/rpc`` and past the SDK."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..connection import Connection, http_request_of
+from ..guard import contained
+from ..hooks import Around
+from ..http_root import HttpRoot, begin_http_root, is_in_live_span
+from ..internal import around
+from ..message import Outcome, as_mapping, describe, meta_of, outcome_of_error
+from ..operation import Operation, current_context, traced
+from ..semconv import KNOWN_PROTOCOL_VERSIONS
+from ..telemetry import Telemetry
+from .gateway_facts import native_tracing, outcome_of, stands_down
+
+# JSON-RPC codes with which the gateway answers if a plugin forbids a call, and if one fails.
+_VIOLATION_CODE: Final = -32602
+_PLUGIN_FAILURE_CODE: Final = -32603
+
+_ROUTES: Final = frozenset({"/rpc", "/mcp", "/mcp/sse", "/mcp/message", "/sse", "/message", "/ws"})
+_SERVER_ROUTE: Final = re.compile(r"/servers/[^/]+/(mcp|sse|message)")
+_INTERNAL_ROUTE: Final = re.compile(r"/_internal/mcp/[a-z]+(/[a-z]+)*")
+_MAX_ERROR_BODY: Final = 65_536
+
+
+# ----- messages
+
+
+def handle_rpc(telemetry: Telemetry) -> Around:
+    """``_handle_rpc_authenticated``: one JSON-RPC message in the body of an HTTP request."""
+
+    def start(request: Any, _: tuple[Any, ...], __: Mapping[str, Any]) -> Operation | None:
+        body = as_mapping(_json(getattr(request, "_body", None)))
+        if body is None or not isinstance(body.get("method"), str) or not body["method"].strip():
+            return None
+        request_id, params = body.get("id"), body.get("params")
+        if isinstance(request_id, bool) or not isinstance(request_id, (str, int, type(None))):
+            return None
+        headers = request.headers
+        connection = Connection(server=True)
+        version = headers.get("mcp-protocol-version")
+        connection.protocol_version = version if version in KNOWN_PROTOCOL_VERSIONS else None
+        session_id = headers.get("mcp-session-id") or headers.get("x-mcp-session-id")
+        http = http_request_of(request.scope, current_context(), session_id)
+        message = describe(body["method"], params, request_id)
+        return telemetry.begin_server(message, connection, meta_of(params), http)
+
+    def read_result(operation: Operation, response: Any) -> Outcome:
+        answer = as_mapping(response)
+        if answer is None:
+            content = getattr(response, "body", b"")
+            answer = as_mapping(_json(content)) if len(content) <= _MAX_ERROR_BODY else None
+        error = as_mapping((answer or {}).get("error"))
+        if error is not None:
+            return outcome_of_error(error.get("code"), error.get("message"))
+        return telemetry.read_result(operation, (answer or {}).get("result"))
+
+    def read_error(_: Operation, error: BaseException) -> Outcome:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "PluginViolationError" in kinds:
+            code = getattr(getattr(error, "violation", None), "mcp_error_code", None)
+            return outcome_of_error(code or _VIOLATION_CODE, None)
+        if "PluginError" in kinds:
+            return outcome_of_error(_PLUGIN_FAILURE_CODE, None)
+        return outcome_of(error)
+
+    spanned = traced("describe a message of /rpc", start, read_result, read_error, telemetry)
+
+    def build(call: Callable[..., Any]) -> Callable[..., Any]:
+        method = spanned.build(call)
+
+        async def handler(request: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if telemetry.active and telemetry.records():
+                await _load_body(request)
+            return await method(request, *args, **kwargs)
+
+        return handler
+
+    return Around(build)
+
+
+async def _load_body(request: Any) -> None:
+    """Have the request keep its body, as it does at the first look; a failure comes again to the gateway's own."""
+    try:
+        await request.body()
+    except Exception:
+        return
+
+
+def _json(content: Any) -> Any:
+    if not isinstance(content, (bytes, bytearray)):
+        return None
+    loads = getattr(sys.modules.get("orjson"), "loads", json.loads)
+    try:
+        return loads(content)
+    except ValueError:
+        return None
+
+
+# ----- HTTP requests
+
+
+def route_of(path: str) -> str | None:
+    """The route that ``path`` belongs to, if MCP messages or calls of the gateway to itself come there."""
+    normal = path.rstrip("/")
+    if normal in _ROUTES:
+        return normal
+    if found := _SERVER_ROUTE.fullmatch(normal):
+        return f"/servers/{{server_id}}/{found[1]}"
+    return normal if _INTERNAL_ROUTE.fullmatch(normal) else None
+
+
+def serve(telemetry: Telemetry) -> Around:
+    """``FastAPI.__call__``: the HTTP request, if nothing else makes a span of it."""
+
+    @contained("see an HTTP request")
+    def start(app: Any, scope: Mapping[str, Any]) -> HttpRoot | None:
+        if scope.get("type") not in ("http", "websocket") or not telemetry.records():
+            return None
+        path = str(scope.get("path", ""))
+        route = route_of(path.removeprefix(str(scope.get("root_path") or "")))
+        if route is None or is_in_live_span() or _has_own_span(app, scope) or stands_down(telemetry):
+            return None
+        return begin_http_root(telemetry, scope, route)
+
+    def build(call: Callable[..., Any]) -> Callable[..., Any]:
+        async def method(self: Any, /, scope: Any, receive: Any, send: Any) -> None:
+            root = start(self, scope) if telemetry.active else None
+            if root is None:
+                await call(self, scope, receive, send)
+                return
+
+            async def seen(event: Any) -> None:
+                root.see(event)
+                await send(event)
+
+            with contextmanager(around)(root.internal, lambda error: root.outcome(outcome_of(error)), None):
+                await call(self, scope, receive, seen)
+                root.internal.settle(root.outcome())
+
+        return method
+
+    return Around(build)
+
+
+def _has_own_span(app: Any, scope: Mapping[str, Any]) -> bool:
+    """Whether FastAPI, or another instrumentation of it, makes the span of this request."""
+    if "fastapi.telemetry" in scope or getattr(app, "_is_instrumented_by_opentelemetry", False):
+        return True
+    native = getattr(app, "_native_telemetry", None)
+    return native is not None and bool(native.config.get("tracing")) and bool(native.enabled())
+
+
+def serve_with_native_span(telemetry: Telemetry) -> Around:
+    """``OpenTelemetryRequestMiddleware.__call__``: makes a second root, beside a span that the request has already."""
+
+    @contained("see a second span of an HTTP request")
+    def is_second() -> bool:
+        return telemetry.active and native_tracing() and not telemetry.keeps_native_spans and is_in_live_span()
+
+    def build(call: Callable[..., Any]) -> Callable[..., Any]:
+        async def method(self: Any, /, scope: Any, receive: Any, send: Any) -> None:
+            await (self.app(scope, receive, send) if is_second() else call(self, scope, receive, send))
+
+        return method
+
+    return Around(build)

@@ -1,0 +1,118 @@
+"""Traces as text: what a test expects of a whole trace is what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from textwrap import dedent, indent
+from typing import Any
+
+from opentelemetry.trace import SpanKind
+
+from support.conventions import STATUS_CODE
+from support.gateway import Gateway, Reply, Upstreams
+from support.http_join import Ids
+from support.sink import OtlpSink, SinkSpan
+
+FASTAPI = "fastapi"
+
+
+def trace_of(sink: OtlpSink, ids: Ids) -> list[SinkSpan]:
+    return [span for span in sink.spans() if span.context.trace_id == ids.trace_id]
+
+
+def is_noise(span: SinkSpan) -> bool:
+    """FastAPI's account of what it does itself, within the HTTP request."""
+    return span.instrumentation_scope.name == FASTAPI and span.kind is SpanKind.INTERNAL
+
+
+def without(spans: Sequence[SinkSpan], noise: Callable[[SinkSpan], bool] = is_noise) -> dict[int, list[SinkSpan]]:
+    """The children of each span by its id, in the order of time; those of what is left out are its parent's."""
+    by_id = {span.context.span_id: span for span in spans}
+    children: dict[int, list[SinkSpan]] = {}
+    for span in sorted((span for span in spans if not noise(span)), key=lambda span: span.start_time):
+        parent = span.parent
+        while parent is not None and (above := by_id.get(parent.span_id)) is not None and noise(above):
+            parent = above.parent
+        known = parent is not None and parent.span_id in by_id
+        children.setdefault(parent.span_id if parent is not None and known else 0, []).append(span)
+    return children
+
+
+def describe(span: SinkSpan) -> str:
+    """One span: `name KIND [what it is about] @service code !error.type`; what does not apply is left out."""
+    attributes: dict[str, Any] = dict(span.attributes)
+    words = [span.name, span.kind.name]
+    about = attributes.get("plugin.name") if span.name == "plugin.execute" else attributes.get("plugin.hook.type")
+    if about:
+        words.append(f"({about})")
+    if not (span.service_name or "").startswith("gateway"):
+        words.append(f"@{span.service_name}")
+    if STATUS_CODE in attributes:
+        words.append(str(attributes[STATUS_CODE]))
+    if span.status.status_code.name != "UNSET" or "error.type" in attributes:
+        words.append(f"!{attributes.get('error.type')}")
+        if span.status.status_code.name != "ERROR":
+            words.append(f"but {span.status.status_code.name}")
+    return " ".join(words)
+
+
+def draw(spans: Sequence[SinkSpan], noise: Callable[[SinkSpan], bool] = is_noise) -> str:
+    """The trace as indented lines. What has a parent that is not there is at the top: a caller's, or a missing one."""
+    children = without(spans, noise)
+
+    def lines(parent: int) -> Iterable[str]:
+        for span in children.get(parent, ()):
+            yield describe(span)
+            yield from (indent(line, "  ") for line in lines(span.context.span_id))
+
+    return "\n".join(lines(0))
+
+
+class Trees:
+    """Compares whole traces with what a test expects."""
+
+    def __init__(self, sink: OtlpSink, gateway: Gateway, behind: Upstreams) -> None:
+        self.sink, self.gateway, self.behind = sink, gateway, behind
+
+    def settle(self) -> None:
+        """Return when all spans that have ended so far have arrived."""
+        for upstream in self.behind.all:
+            if upstream.instrumented:
+                upstream.flush()
+        marker = Ids.new()
+        self.gateway.post("/rpc", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, ids=marker)
+        self.sink.wait_for(lambda sink: trace_of(sink, marker), 30)
+
+    def spans(self, reply: Reply | Ids, complete: Callable[[list[SinkSpan]], object] | None = None) -> list[SinkSpan]:
+        """All spans of the trace: when ``complete`` holds, or when the HTTP request's has arrived."""
+        ids = reply.ids if isinstance(reply, Reply) else reply
+
+        def ready(sink: OtlpSink) -> bool:
+            spans = trace_of(sink, ids)
+            return bool(complete(spans) if complete is not None else _has_root(spans, ids) and _is_whole(spans, ids))
+
+        self.settle()
+        self.sink.wait_for(ready, 5)
+        self.settle()
+        return trace_of(self.sink, ids)
+
+    def check(self, reply: Reply | Ids, expected: str) -> None:
+        """The whole trace is as expected, and what the caller's `traceparent` named is above it."""
+        ids = reply.ids if isinstance(reply, Reply) else reply
+        wanted = dedent(expected).strip()
+        try:
+            spans = self.spans(ids, lambda spans: draw(spans) == wanted)
+        except AssertionError:
+            spans = trace_of(self.sink, ids)
+        assert draw(spans) == wanted
+        tops = without(spans).get(0, [])
+        assert all(top.parent is not None and top.parent.span_id == ids.span_id for top in tops), tops
+
+
+def _has_root(spans: Sequence[SinkSpan], ids: Ids) -> bool:
+    return any(span.parent is not None and span.parent.span_id == ids.span_id for span in spans)
+
+
+def _is_whole(spans: Sequence[SinkSpan], ids: Ids) -> bool:
+    known = {span.context.span_id for span in spans} | {ids.span_id}
+    return all(span.parent is not None and span.parent.span_id in known for span in spans)
