@@ -47,7 +47,7 @@ class Found:
     """What there is at a name."""
 
     kind: str
-    """`def`, `async def`, `class`, `name` (assigned), or `import` (of something that is not in the folders)."""
+    """`def`, `async def`, `class`, `module`, `name` (assigned), or `import` (of what is not in the folders)."""
     parameters: Parameters | None = None
     decorators: tuple[str, ...] = ()
     origin: str = ""
@@ -63,7 +63,7 @@ class Found:
 
     @property
     def is_callable(self) -> bool:
-        return self.kind not in ("name", "class") and "property" not in self.decorators
+        return self.kind not in ("name", "class", "module") and "property" not in self.decorators
 
     @property
     def is_context_manager(self) -> bool:
@@ -91,17 +91,33 @@ class Sources:
 
     def _find(self, module: str, attribute: str) -> Found | None:
         scope = self._module(module)
-        if scope is None:
-            return None
-        owner, _, name = attribute.rpartition(".")
-        if not owner:
-            found = self._definition(scope, name, _MOST_STEPS)
-            return _describe(*found, asked=module) if found else None
-        node, place = self._definition(scope, owner, _MOST_STEPS) or (None, scope)
-        if not isinstance(node, ast.ClassDef):
-            return None
-        found = self._inherited(node, place, name, _MOST_STEPS)
-        return _describe(*found, asked=f"{module}.{owner}") if found else None
+        node: ast.AST | None = None
+        asked = place = module
+        for part in attribute.split("."):
+            if scope is None:
+                return None
+            if node is not None:
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    # The attribute of something that is not in the folders: whether it is there can't be known.
+                    return _describe(node, scope, asked=place)
+                if not isinstance(node, ast.ClassDef):
+                    return None
+                found = self._inherited(node, scope, part, _MOST_STEPS)
+            else:
+                found = self._definition(scope, part, _MOST_STEPS)
+            if found is None:
+                return None
+            place = asked
+            asked = f"{asked}.{part}"
+            node, scope = found
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and (inside := self._module_of(node, scope, part)):
+                node, scope = None, inside
+        if node is None or scope is None:
+            return Found("module")
+        return _describe(node, scope, asked=place)
+
+    def _module_of(self, node: ast.Import | ast.ImportFrom, scope: _Scope, name: str) -> _Scope | None:
+        return self._module(scope.module_behind(node, name)) if name in scope.names else None
 
     def _module(self, name: str) -> _Scope | None:
         if name not in self._modules:
@@ -242,8 +258,8 @@ def _describe(statement: ast.AST, scope: _Scope, *, asked: str) -> Found:
     if isinstance(statement, ast.ClassDef):
         return Found("class", origin=origin)
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        source = scope.source_of(statement) if isinstance(statement, ast.ImportFrom) else ""
-        return Found("import", origin=source or origin)
+        is_from = isinstance(statement, ast.ImportFrom)
+        return Found("import", origin=scope.source_of(statement) if is_from else statement.names[0].name)
     return Found("name", origin=origin)
 
 

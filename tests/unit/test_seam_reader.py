@@ -55,6 +55,9 @@ PACKAGE = {
 
             def own(self, a): ...
 
+            class Inner:
+                def method(self, a): ...
+
             @overload
             def many(self, a): ...
             def many(self, b): ...
@@ -119,8 +122,13 @@ def write(folder: Path, files: dict[str, str]) -> None:
         ("host.server", "Child.at_the_root", "from host.deep.Root: def ()"),
         ("host.server", "renamed", "from host.deep: def (x)"),
         ("host.server", "foreign", "from outside: import"),
-        ("host.server", "deep", "from host: import"),
-        ("host.server", "functools", "import"),
+        ("host.server", "foreign.attribute", "from outside: import"),
+        ("host.server", "outside.Class.method", "from outside: import"),
+        ("host.server", "deep", "module"),
+        ("host.server", "deep.helper", "from host.deep: def (x)"),
+        ("host.server", "_base.Base.inherited", "from host.base.Base: async def (message)"),
+        ("host.server", "Server.Inner.method", "def (a)"),
+        ("host.server", "functools", "from functools: import"),
         ("host.server", "fallback", "def (fast)"),
         ("host.server", "choose", "def (first)"),
         ("host", "serve", "from host.server: async def (request, db, *rest, user, **more)"),
@@ -147,6 +155,9 @@ def test_what_is_there(sources: Sources, module: str, attribute: str, expected: 
         ("host", "_hidden"),  # a star takes no private names
         ("host", "Server.own"),
         ("outside", "Base"),
+        ("host.server", "_base.gone"),
+        ("host.server", "Server.Inner.gone"),
+        ("host.server", "serve.own.more"),
     ],
 )
 def test_what_is_not_there(sources: Sources, module: str, attribute: str) -> None:
