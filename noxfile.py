@@ -101,7 +101,9 @@ MATRIX = (
 )
 NEWEST = MATRIX[4]
 
-# The other constraints files: what of pyproject.toml is in them, and pins. They serve every Python from 3.10.
+# The other constraints files: what of pyproject.toml is in them, and pins. They serve every Python from 3.10, or from
+# the one named here.
+OLDEST_PYTHON_OF = {"demo-gateway": "3.11"}
 WITH_PROJECT = "pyproject.toml"
 # No release of these serves both the oldest Python and the newest.
 EACH_PYTHON_ITS_OWN = ("--no-emit-package", "aiofile", "--no-emit-package", "caio")
@@ -112,6 +114,10 @@ OTHER_LOCKS: dict[str, tuple[list[str], list[str]]] = {
     "demo": (
         [WITH_PROJECT, "--group", "demo", "--extra", "auto", "--extra", "cli", *EACH_PYTHON_ITS_OWN],
         [f"mcp=={NEWEST.mcp}"],
+    ),
+    "demo-gateway": (
+        [WITH_PROJECT, "--group", "demo-gateway", "--extra", "auto", "--extra", "cli"],
+        ["mcp-contextforge-gateway==1.0.7.post20260921", "mcp==1.30.0"],
     ),
     "bench-1.30": ([WITH_PROJECT, "--group", "bench"], ["mcp==1.30.0"]),
     "bench-2.3": ([WITH_PROJECT, "--group", "bench"], [f"mcp=={NEWEST.mcp}"]),
@@ -269,7 +275,8 @@ def summary(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write the constraints files, all or those named: `nox -s lock -- mcp-1.30 demo`."""
     locks = {row.id: (row.python, [WITH_PROJECT, "--group", "test"], pins(row), row.overrides) for row in MATRIX}
-    locks |= {name: (OLDEST_PYTHON, options, wanted, ()) for name, (options, wanted) in OTHER_LOCKS.items()}
+    for name, (options, wanted) in OTHER_LOCKS.items():
+        locks[name] = (OLDEST_PYTHON_OF.get(name, OLDEST_PYTHON), options, wanted, ())
     for name in session.posargs or locks:
         compile_lock(session, name, *locks[name])
 
