@@ -1,4 +1,4 @@
-"""The SERVER span of an HTTP request, where nothing else makes it. HTTP semantic conventions (stable), ``http.server``."""
+"""The SERVER span of an HTTP request where nothing else makes it, by the stable HTTP semantic conventions."""
 
 from __future__ import annotations
 

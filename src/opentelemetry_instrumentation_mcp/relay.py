@@ -54,3 +54,22 @@ def _continues(span: trace.Span, remote: trace.SpanContext) -> bool:
         return False
     # One that is not recorded does not tell its parent.
     return not span.is_recording() or getattr(getattr(span, "parent", None), "span_id", None) == remote.span_id
+
+
+@contained("inject a trace context")
+def departing_within(telemetry: Telemetry) -> dict[str, str]:
+    """What goes from one task of a program to another of it: all baggage, too; empty if there is nothing."""
+    written: dict[str, Any] = {}
+    context = telemetry.context_within() if telemetry.active else None
+    if context:
+        propagation.inject(written, context)
+    return {key: value for key, value in written.items() if isinstance(value, str)}
+
+
+@contained("extract a trace context")
+def arriving_within(telemetry: Telemetry, carrier: Mapping[str, Any]) -> Context | None:
+    """The context that :func:`departing_within` wrote; None: the one that is current."""
+    if not (carrier and telemetry.active and is_instrumentation_enabled()):
+        return None
+    current = otel_context.get_current()
+    return propagation.extract(carrier, trace.set_span_in_context(trace.INVALID_SPAN, current))

@@ -1,6 +1,6 @@
 """What the ContextForge gateway does for one message: calls a tool or an agent, reads a resource, renders a prompt.
 
-Where the gateway opens a span of its own, ours takes its place and has its attributes, whether its tracing is on or off.
+Where the gateway opens a span of its own, ours takes its place with its attributes, whether its tracing is on or not.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ _TOLD: Final = frozenset(
         "a2a.interaction_type",
     }
 )
+# The gateway's own parts of a call: what is in them has spans, and theirs say OK of calls that failed.
+_PARTS_OF_TOOL_CALL: Final = frozenset({"tool.lookup", "tool.gateway_call", "tool.post_process"})
 _UNKNOWN: Final = frozenset({"unknown", "none"})
 
 
@@ -86,6 +88,16 @@ Describe = Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
 ReadResult = Callable[[Any], bool]
 
 
+def _end(work: Work | None, outcome: Outcome) -> Outcome:
+    if work is not None:
+        told: dict[str, Any] = {SUCCEEDED: outcome is SUCCESS}
+        told[DURATION] = round((perf_counter() - work.started) * 1000, 3)
+        if work.name == TOOL_INVOKE:
+            told[ATTEMPTS] = work.attempts
+        work.internal.tell(told)
+    return outcome
+
+
 def _working(name: str, describe: Describe, failed: ReadResult = lambda _: False) -> Callable[[Telemetry], Any]:
     """The factory of a wrapper that puts the span ``name`` around a method of a service.
 
@@ -103,38 +115,35 @@ def _working(name: str, describe: Describe, failed: ReadResult = lambda _: False
                 _work.set(Work(name, internal))
             return internal
 
-        def end(outcome: Outcome) -> Outcome:
-            work = _work.get()
-            if work is not None:
-                told = {SUCCEEDED: outcome is SUCCESS, DURATION: round((perf_counter() - work.started) * 1000, 3)}
-                work.internal.tell({**told, ATTEMPTS: work.attempts} if name == TOOL_INVOKE else told)
-            return outcome
-
         def read_result(_: Internal, result: Any) -> Outcome:
-            return end(TOOL_ERROR if failed(result) else SUCCESS)
+            return _end(_work.get(), TOOL_ERROR if failed(result) else SUCCESS)
 
         def read_error(_: Internal, error: BaseException) -> Outcome:
-            return end(outcome_of(error))
+            return _end(_work.get(), outcome_of(error))
 
-        spanned = traced(f"begin {name}", start, read_result, read_error, telemetry)
-
-        def build(call: Callable[..., Any]) -> Callable[..., Any]:
-            method = spanned.build(call)
-
-            async def scoped(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-                if kwargs.get("retry_attempt"):
-                    return await call(self, *args, **kwargs)
-                token = _work.set(_work.get())
-                try:
-                    return await method(self, *args, **kwargs)
-                finally:
-                    _reset(token)
-
-            return scoped
-
-        return Around(build)
+        return _scoped(traced(f"begin {name}", start, read_result, read_error, telemetry))
 
     return factory
+
+
+def _scoped(spanned: Around) -> Around:
+    """``spanned``, whose work is that of one call only; another attempt at it is no work of its own."""
+
+    def build(call: Callable[..., Any]) -> Callable[..., Any]:
+        method = spanned.build(call)
+
+        async def scoped(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("retry_attempt"):
+                return await call(self, *args, **kwargs)
+            token = _work.set(_work.get())
+            try:
+                return await method(self, *args, **kwargs)
+            finally:
+                _reset(token)
+
+        return scoped
+
+    return Around(build)
 
 
 def _reset(token: Any) -> None:
@@ -194,19 +203,14 @@ def create_span(telemetry: Telemetry) -> Any:
     def replacement(name: Any, attributes: Mapping[str, Any]) -> Any:
         if not telemetry.records() or stands_down(telemetry):
             return None
-        if name == "mcp.initialize":
-            return nullcontext()  # the message has a SERVER span
         if name == upstream.CALL:
             return upstream.in_call(telemetry, _of_upstream(telemetry, attributes))
-        if name in upstream.PARTS:
-            return nullcontext() if upstream.is_calling() else None
+        if name == "mcp.initialize" or (name in upstream.PARTS and upstream.is_calling()):
+            return nullcontext()  # the message, or the call, has its span
         work = current_work()
-        if work is None or work.name != name:
-            return None
-        if "gateway.transport" in attributes:  # the second span of the same name: what goes to an upstream server
-            return upstream.in_call(telemetry, _of_resource_upstream(telemetry, attributes))
-        work.internal.tell(_of_work(telemetry, attributes))
-        return nullcontext()
+        if work is None or name in _PARTS_OF_TOOL_CALL:
+            return nullcontext() if work is not None else None
+        return _part_of(telemetry, work, attributes) if work.name == name else None
 
     def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, attributes = leading(args, kwargs, "name", "attributes")
@@ -214,6 +218,14 @@ def create_span(telemetry: Telemetry) -> Any:
         return wrapped(*args, **kwargs) if ours is None else ours
 
     return wrapper
+
+
+def _part_of(telemetry: Telemetry, work: Work, attributes: Mapping[str, Any]) -> Any:
+    """What takes the place of the gateway's span of ``work``; a second one is around the call to an upstream server."""
+    if "gateway.transport" in attributes:
+        return upstream.in_call(telemetry, _of_resource_upstream(telemetry, attributes))
+    work.internal.tell(_of_work(telemetry, attributes))
+    return nullcontext()
 
 
 def _of_work(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:

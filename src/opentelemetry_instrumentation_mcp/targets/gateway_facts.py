@@ -1,7 +1,8 @@
-"""What the ContextForge gateway knows: which request it serves, for whom, and why something failed. Read, not imported."""
+"""What the ContextForge gateway knows: which request it serves, for whom, why something failed. Never imported."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ def _facts(telemetry: Telemetry) -> dict[str, Any]:
 
 
 def request_facts(telemetry: Telemetry) -> dict[str, Any]:
-    """Attributes of every span of the gateway: ids of the request, how its sender logged in; who it is only by option."""
+    """Attributes of each span of the gateway: ids of the request, how its sender logged in; who it is by option."""
     return _facts(telemetry) or {}
 
 
@@ -67,8 +68,7 @@ def _served_user() -> dict[str, Any]:
     served = _served_request()
     if served is not None:
         # A stateful session runs in the context of its first request: what that says of the user is out of date.
-        user = as_mapping(served.get("user_context")) or {}
-        headers = as_mapping(served.get("request_headers")) or {}
+        user, headers = _mapping(served.get("user_context")), _mapping(served.get("request_headers"))
         return {
             USER_EMAIL: user.get("email"),
             IS_ADMIN: user.get("is_admin"),
@@ -94,13 +94,18 @@ def _served_request() -> Mapping[str, Any] | None:
         request = app.request_context.request if app is not None else None
     except LookupError:
         return None  # no message of a session is being handled
-    return as_mapping((getattr(request, "scope", None) or {}).get(_REQUEST_FACTS))
+    return as_mapping(_mapping(getattr(request, "scope", None)).get(_REQUEST_FACTS))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] | None = as_mapping(value)
+    return found or {}
 
 
 def _team_scope(teams: Any) -> str | None:
     if teams is None:
         return "admin"
-    names = [team if isinstance(team, str) else str((as_mapping(team) or {}).get("id", "")) for team in teams]
+    names = [team if isinstance(team, str) else str(_mapping(team).get("id", "")) for team in teams]
     return ",".join(names[:_MAX_TEAMS]) + (",..." if len(names) > _MAX_TEAMS else "") if names else "public"
 
 
@@ -133,9 +138,22 @@ def _cause(error: BaseException) -> BaseException:
             behind = inner[0]
         elif type(current).__name__ in _WRAPPERS:
             behind = current.__cause__ or current.__context__
+        elif type(current) is RuntimeError:
+            behind = current.__cause__
         else:
             break
         if behind is None or is_cancellation(behind):
             break
         current = behind
     return current
+
+
+def json_of(content: Any) -> Any:
+    """What is in a JSON text of bytes; None if it is none."""
+    if not isinstance(content, (bytes, bytearray)):
+        return None
+    loads = getattr(sys.modules.get("orjson"), "loads", json.loads)
+    try:
+        return loads(content)
+    except ValueError:
+        return None

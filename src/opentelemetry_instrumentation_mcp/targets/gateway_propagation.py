@@ -1,8 +1,8 @@
-"""Which way the gateway goes and what it sends along: as without tracing, and with the context of what it is doing now."""
+"""Which way the gateway goes, which is as without tracing, and the context it sends along, which is the current one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -10,7 +10,6 @@ from .. import propagation
 from ..guard import contained
 from ..hooks import Around
 from ..message import as_mapping
-from ..operation import within
 from ..telemetry import Telemetry
 from .arguments import argument
 from .gateway import current_work
@@ -56,7 +55,7 @@ def inject_headers(telemetry: Telemetry) -> Any:
 
 
 def prepare_plan(telemetry: Telemetry) -> Around:
-    """``prepare_rust_mcp_tool_execution``: a plan is cached, so the context of the request that made it must not be in it."""
+    """``prepare_rust_mcp_tool_execution``: plans are cached, so the context of one request must not be in them."""
 
     @contained("take the trace context out of a plan")
     def without_context(plan: Any) -> None:

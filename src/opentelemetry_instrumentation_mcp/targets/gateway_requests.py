@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ..connection import Connection, http_request_of
 from ..guard import contained
 from ..hooks import Around
 from ..http_root import HttpRoot, begin_http_root, is_in_live_span
 from ..internal import around
-from ..message import Outcome, as_mapping, describe, meta_of, outcome_of_error
-from ..operation import Operation, current_context, traced
-from ..semconv import KNOWN_PROTOCOL_VERSIONS
+from ..message import Outcome, as_mapping, outcome_of_error
+from ..operation import Operation, traced
 from ..telemetry import Telemetry
-from .gateway_facts import native_tracing, outcome_of, stands_down
+from .gateway_facts import json_of, native_tracing, outcome_of, stands_down
+from .gateway_sessions import begin_message, note_message, outcome_of_answer
 
 # JSON-RPC codes with which the gateway answers if a plugin forbids a call, and if one fails.
 _VIOLATION_CODE: Final = -32602
@@ -37,30 +34,16 @@ def handle_rpc(telemetry: Telemetry) -> Around:
     """``_handle_rpc_authenticated``: one JSON-RPC message in the body of an HTTP request."""
 
     def start(request: Any, _: tuple[Any, ...], __: Mapping[str, Any]) -> Operation | None:
-        body = as_mapping(_json(getattr(request, "_body", None)))
-        if body is None or not isinstance(body.get("method"), str) or not body["method"].strip():
-            return None
-        request_id, params = body.get("id"), body.get("params")
-        if isinstance(request_id, bool) or not isinstance(request_id, (str, int, type(None))):
-            return None
-        headers = request.headers
-        connection = Connection(server=True)
-        version = headers.get("mcp-protocol-version")
-        connection.protocol_version = version if version in KNOWN_PROTOCOL_VERSIONS else None
-        session_id = headers.get("mcp-session-id") or headers.get("x-mcp-session-id")
-        http = http_request_of(request.scope, current_context(), session_id)
-        message = describe(body["method"], params, request_id)
-        return telemetry.begin_server(message, connection, meta_of(params), http)
+        body = as_mapping(json_of(getattr(request, "_body", None)))
+        note_message()
+        return begin_message(telemetry, body, request.scope, request.headers) if body is not None else None
 
     def read_result(operation: Operation, response: Any) -> Outcome:
         answer = as_mapping(response)
         if answer is None:
             content = getattr(response, "body", b"")
-            answer = as_mapping(_json(content)) if len(content) <= _MAX_ERROR_BODY else None
-        error = as_mapping((answer or {}).get("error"))
-        if error is not None:
-            return outcome_of_error(error.get("code"), error.get("message"))
-        return telemetry.read_result(operation, (answer or {}).get("result"))
+            answer = as_mapping(json_of(content)) if len(content) <= _MAX_ERROR_BODY else None
+        return outcome_of_answer(telemetry, operation, answer or {})
 
     def read_error(_: Operation, error: BaseException) -> Outcome:
         kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -92,16 +75,6 @@ async def _load_body(request: Any) -> None:
         await request.body()
     except Exception:
         return
-
-
-def _json(content: Any) -> Any:
-    if not isinstance(content, (bytes, bytearray)):
-        return None
-    loads = getattr(sys.modules.get("orjson"), "loads", json.loads)
-    try:
-        return loads(content)
-    except ValueError:
-        return None
 
 
 # ----- HTTP requests

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from ..hooks import CONTEXT_MANAGER, Target
+from ..hooks import CONTEXT_MANAGER, METHOD, Target
 
 _TOOLS = "mcpgateway.services.tool_service"
 _RESOURCES = "mcpgateway.services.resource_service"
 _PROMPTS = "mcpgateway.services.prompt_service"
 _AGENTS = "mcpgateway.services.a2a_service"
 _POOL = "mcpgateway.services.upstream_session_registry"
+_SSE = "mcpgateway.cache.session_registry"
 _MAIN = "mcpgateway.main"
 
 
-def _target(module: str, attribute: str, adapter: str, covers: str = "", how: str | None = None) -> Target:
-    return Target("gateway", module, attribute, adapter, covers, **({"how": how} if how else {}))
+def _target(module: str, attribute: str, adapter: str, covers: str = "", how: str = METHOD) -> Target:
+    return Target("gateway", module, attribute, adapter, covers, None, how)
 
 
 GATEWAY = (
@@ -45,6 +46,13 @@ GATEWAY = (
     _target("mcpgateway.utils.retry_manager", "httpx.AsyncClient.send", "gateway_propagation:send_http"),
     # What it is asked.
     _target(_MAIN, "_handle_rpc_authenticated", "gateway_requests:handle_rpc", "messages of /rpc"),
+    _target(
+        "mcpgateway.transports.streamablehttp_transport",
+        "SessionManagerWrapper.handle_streamable_http",
+        "gateway_sessions:handle_streamable_http",
+    ),
+    _target(_SSE, "SessionRegistry.broadcast", "gateway_sessions:broadcast", "messages of SSE sessions"),
+    _target(_SSE, "SessionRegistry.generate_response", "gateway_sessions:generate_response"),
     _target(_MAIN, "FastAPI.__call__", "gateway_requests:serve", "HTTP requests"),
     _target(
         "mcpgateway.observability", "OpenTelemetryRequestMiddleware.__call__", "gateway_requests:serve_with_native_span"

@@ -1,4 +1,4 @@
-"""The gateway's call to an upstream MCP server: connect or take a session from the pool, send one request, get its answer.
+"""The gateway's call to an upstream MCP server: get a session, send one request, get its answer.
 
 ``mcp.client.call`` is the whole, ``mcp.client.initialize`` lasts until the session can be used, ``mcp.client.request``
 is around the request and ``mcp.client.response`` says that an answer came, and whether it is a success.
@@ -141,14 +141,18 @@ def _leave(token: Any, attachment: Any) -> None:
         _call.reset(token)
 
 
+def _loaded(record: Any) -> dict[str, Any]:
+    """What is there of a database record; asking the record itself could make it ask the database."""
+    return dict(getattr(record, "__dict__", None) or {})
+
+
 def fetch_prompt(telemetry: Telemetry) -> Around:
     """``_fetch_gateway_prompt_result``: a prompt that an upstream server renders."""
 
     @contained("see a prompt being fetched")
     def describe(prompt: Any) -> dict[str, Any]:
-        # What is loaded of the record: asking it could make it ask the database.
-        loaded: dict[str, Any] = vars(prompt)
-        gateway: dict[str, Any] = vars(loaded["gateway"]) if "gateway" in loaded else {}
+        loaded = _loaded(prompt)
+        gateway = _loaded(loaded.get("gateway"))
         transport = "sse" if str(gateway.get("transport", "")).lower() == "sse" else "streamablehttp"
         gateway_id = loaded.get("gateway_id")
         known = {GATEWAY_ID: str(gateway_id) if gateway_id else None, TRANSPORT: transport}
@@ -176,27 +180,19 @@ def acquire_session(telemetry: Telemetry) -> Around:
     def begin_checkout(kwargs: Mapping[str, Any]) -> tuple[UpstreamCall, bool] | None:
         if not telemetry.active or stands_down(telemetry):
             return None
-        call, is_own = _current(), False
-        if call is None:
-            kind = str(getattr(kwargs.get("transport_type"), "value", "")).lower()
-            known = {GATEWAY_ID: kwargs.get("gateway_id"), TRANSPORT: "sse" if kind == "sse" else "streamablehttp"}
-            call, is_own = _start(telemetry, {**known, **address(telemetry, kwargs.get("url"))}), True
+        open_call = _current()
+        call = open_call or _start(telemetry, _of_checkout(telemetry, kwargs))
         if call is None:
             return None
         call.pooled = True
         call.internal.tell({POOLED: True})
-        return call, is_own
+        return call, open_call is None
 
     def build(acquire: Callable[..., AsyncGenerator[Any, None]]) -> Callable[..., AsyncGenerator[Any, None]]:
         async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
             session = asynccontextmanager(acquire)(*args, **kwargs)
-            checkout = begin_checkout(kwargs)
-            if checkout is None:
-                async with session as value:
-                    yield value
-                return
-            call, is_own = checkout
-            with contextmanager(_calling)(call) if is_own else _as_it_is():
+            call, is_own = begin_checkout(kwargs) or (None, False)
+            with contextmanager(_calling)(call if is_own else None):
                 with _handshake(call):
                     value = await session.__aenter__()
                 try:
@@ -212,18 +208,19 @@ def acquire_session(telemetry: Telemetry) -> Around:
     return Around(build)
 
 
-@contextmanager
-def _as_it_is() -> Generator[None, None, None]:
-    yield
+def _of_checkout(telemetry: Telemetry, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    kind = str(getattr(kwargs.get("transport_type"), "value", "")).lower()
+    known = {GATEWAY_ID: kwargs.get("gateway_id"), TRANSPORT: "sse" if kind == "sse" else "streamablehttp"}
+    return {**known, **address(telemetry, kwargs.get("url"))}
 
 
 @contextmanager
-def _handshake(call: UpstreamCall) -> Generator[None, None, None]:
+def _handshake(call: UpstreamCall | None) -> Generator[None, None, None]:
     """Inside, the session of ``call`` is being made usable."""
-    handshake, call.handshake = call.handshake, None
-    if handshake is None:
+    if call is None or call.handshake is None:
         yield
         return
+    handshake, call.handshake = call.handshake, None
     attachment = attached(handshake.context)
     try:
         yield
@@ -257,6 +254,23 @@ def initialize(telemetry: Telemetry) -> Around:
     return Around(build)
 
 
+def _answered(call: UpstreamCall, *, success: bool) -> None:
+    response = call.part(RESPONSE)
+    if response is not None:
+        response.tell({SUCCEEDED: success})
+        response.settle()
+
+
+def _failed(request: Internal, error: BaseException) -> None:
+    call = _current()
+    if call is None:
+        request.settle(outcome_of(error))
+        return
+    call.end_part(request, error)
+    if call.failure is not None and call.failure.status_code is not None:
+        _answered(call, success=False)
+
+
 def _request(telemetry: Telemetry, fails: Callable[[Any], bool], name_at: int | None = None) -> Around:
     """The wrapper of what sends the request that a call is for."""
 
@@ -269,28 +283,13 @@ def _request(telemetry: Telemetry, fails: Callable[[Any], bool], name_at: int | 
             call.internal.tell({TOOL: call.attributes[TOOL]})
         return call.part(REQUEST)
 
-    def answered(call: UpstreamCall, *, success: bool) -> None:
-        response = call.part(RESPONSE)
-        if response is not None:
-            response.tell({SUCCEEDED: success})
-            response.settle()
-
     def read_result(request: Internal, result: Any) -> None:
         call = _current()
         if call is not None:
             call.end_part(request, None)
-            answered(call, success=not fails(result))
+            _answered(call, success=not fails(result))
 
-    def read_error(request: Internal, error: BaseException) -> None:
-        call = _current()
-        if call is None:
-            request.settle(outcome_of(error))
-            return
-        call.end_part(request, error)
-        if call.failure is not None and call.failure.status_code is not None:
-            answered(call, success=False)
-
-    return traced("see a request to an upstream server", start, read_result, read_error, telemetry)
+    return traced("see a request to an upstream server", start, read_result, _failed, telemetry)
 
 
 def _is_error(result: Any) -> bool:

@@ -170,7 +170,7 @@ class Taps:
             params = propagation.with_injected_meta(root.params, context)
             if params is not None:
                 root.params = params
-            keep_context(item, context)
+            keep_context(item, context, operation if request_id is not None else None)
         return operation if request_id is None else None
 
     def _read_answer(self, operation: Operation, root: Any) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
@@ -12,12 +13,14 @@ from opentelemetry import context as otel_context
 from .. import propagation
 from ..connection import Connection, Endpoint, HttpRequest, http_request_of
 from ..guard import contained
-from ..message import as_mapping
+from ..message import as_mapping, is_cancellation, outcome_of_exception
+from ..operation import Operation
 from ..telemetry import Telemetry
 from .arguments import argument
 
 _ENDPOINT = "_otel_mcp_endpoint"
 _CONTEXT = "_otel_mcp_context"
+_OPERATION = "_otel_mcp_operation"
 _SCOPE_KEY = "opentelemetry_instrumentation_mcp"
 _GET_STREAM = "_GET_stream"
 _MAX_WRAPPERS = 8
@@ -158,9 +161,11 @@ def make_context_follow(receiver: Any) -> None:
 # ----- the context a message was sent in (SDK 1.x: its transports send from a task of their own)
 
 
-def keep_context(session_message: Any, context: Any) -> None:
-    """Remember the context in which a message was given to its transport."""
+def keep_context(session_message: Any, context: Any, operation: Operation | None = None) -> None:
+    """Remember the context in which a message was given to its transport, and the operation it is of."""
     setattr(session_message, _CONTEXT, context)
+    if operation is not None:
+        setattr(session_message, _OPERATION, operation)
 
 
 def context_of(session_message: Any) -> Any:
@@ -183,11 +188,19 @@ def post_message(telemetry: Telemetry) -> Any:
             result = await wrapped(*args, **kwargs)
         except GeneratorExit:
             raise
-        except BaseException:
+        except BaseException as error:
             _leave(token, posting)
+            note_failure(argument(args, kwargs, 0, "ctx"), error)
             raise
         _leave(token, posting)
         return result
+
+    @contained("note why a POST failed")
+    def note_failure(request_context: Any, error: BaseException) -> None:
+        operation = getattr(getattr(request_context, "session_message", None), _OPERATION, None)
+        # Its sender is cancelled, and does not hear of the reason.
+        if operation is not None and operation.outcome is None and not is_cancellation(error):
+            operation.outcome = outcome_of_exception(error)
 
     def _leave(token: Any, posting: Any) -> None:
         if token is not None:
@@ -277,6 +290,11 @@ def _session_in_query(scope: Any) -> str | None:
 @contained("keep the context of an HTTP request")
 def _keep_request(scope: Any, session_id: str | None, transport: Any = None) -> None:
     scope[_SCOPE_KEY] = http_request_of(scope, otel_context.get_current(), session_id, transport)
+
+
+def was_seen_by_sdk(scope: Mapping[str, Any]) -> bool:
+    """Whether the request of an ASGI ``scope`` has reached the SDK, which then sees the message in it."""
+    return _SCOPE_KEY in scope
 
 
 def is_dropped(connection: Connection, related_request_id: Any) -> bool:
