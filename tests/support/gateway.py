@@ -115,6 +115,8 @@ def _base_environment() -> dict[str, str]:
             "HEALTH_CHECK_INTERVAL": "36000",
             # A call that cannot work is tried once.
             "RETRY_MAX_ATTEMPTS": "1",
+            "RATE_LIMITING_ENABLED": "false",
+            "TOOL_TIMEOUT": "6",
             # That of the plugins' configuration file does not count.
             "PLUGINS_PLUGIN_TIMEOUT": "3",
         }

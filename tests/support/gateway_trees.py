@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from difflib import ndiff
 from textwrap import dedent, indent
 from typing import Any
 
@@ -125,7 +126,10 @@ class Trees:
             spans = self.spans(ids, lambda spans: draw(spans) == wanted)
         except AssertionError:
             spans = trace_of(self.sink, ids)
-        assert draw(spans) == wanted
+        found = draw(spans)
+        assert found == wanted, "\n".join(
+            ["not the trace that was expected:", *ndiff(wanted.splitlines(), found.splitlines())]
+        )
         tops = without(spans).get(0, [])
         assert all(top.parent is not None and top.parent.span_id == ids.span_id for top in tops), tops
 
