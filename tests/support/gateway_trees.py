@@ -43,6 +43,8 @@ def describe(span: SinkSpan) -> str:
     attributes: dict[str, Any] = dict(span.attributes)
     words = [span.name, span.kind.name]
     about = attributes.get("plugin.name") if span.name == "plugin.execute" else attributes.get("plugin.hook.type")
+    if "upstream.response.success" in attributes:
+        about = "success" if attributes["upstream.response.success"] else "failure"
     if about:
         words.append(f"({about})")
     if not (span.service_name or "").startswith("gateway"):
@@ -54,6 +56,25 @@ def describe(span: SinkSpan) -> str:
         if span.status.status_code.name != "ERROR":
             words.append(f"but {span.status.status_code.name}")
     return " ".join(words)
+
+
+ROOTS = {
+    "/rpc": ["POST /rpc SERVER"],
+    "/mcp": ["POST /mcp/{path} SERVER"],
+    "/servers/{id}/mcp": ["POST /mcp/{path} SERVER"],
+    "/sse": ["POST /message SERVER", "POST /rpc SERVER"],
+    "/servers/{id}/sse": ["POST /servers/{server_id}/message SERVER", "POST /rpc SERVER"],
+    "/ws": ["WS /ws SERVER", "POST /rpc SERVER"],
+}
+"""The spans of the HTTP requests that carry a message, outermost first. Their names are those that FastAPI gives."""
+
+
+def below(entry: str, tree: str) -> str:
+    """The tree of a message that came over ``entry``, with the HTTP requests above it."""
+    lines = dedent(tree).strip()
+    for root in reversed(ROOTS[entry]):
+        lines = f"{root}\n{indent(lines, '  ')}"
+    return lines
 
 
 def draw(spans: Sequence[SinkSpan], noise: Callable[[SinkSpan], bool] = is_noise) -> str:

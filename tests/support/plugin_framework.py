@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -13,6 +14,9 @@ from typing import Any
 import yaml
 
 IS_CPEX = importlib.util.find_spec("cpex") is not None
+# Plugin servers on this machine are refused otherwise; read when the framework is imported.
+os.environ.setdefault("PLUGINS_SSRF_PROTECTION_ENABLED", "false")
+
 PACKAGE = "cpex.framework" if IS_CPEX else "mcpgateway.plugins.framework"
 VERSION = metadata.version("cpex" if IS_CPEX else "mcp-contextforge-gateway")
 framework: Any = importlib.import_module(PACKAGE)
@@ -21,6 +25,9 @@ manager_module: Any = importlib.import_module(f"{PACKAGE}.manager")
 # The framework of gateway 1.0.0 has spans of its own.
 HAS_NATIVE_SPANS = hasattr(manager_module, "create_span")
 HAS_TRANSPORTS = importlib.util.find_spec(f"{PACKAGE}.external.unix") is not None
+
+# That of gateway 0.9.0 takes the failure of a plugin for one of its own telemetry, and calls the plugin once more.
+CALLS_FAILURES_AGAIN = not IS_CPEX and VERSION.startswith("0.9.")
 
 # What a plugin is configured with to be allowed to block; to have its failures ignored; to only look on.
 BLOCKS: dict[str, Any] = {"mode": "sequential"} if IS_CPEX else {"mode": "enforce"}
@@ -48,6 +55,11 @@ def plugin(name: str, do: str = "pass", **settings: Any) -> dict[str, Any]:
     }
     entry["config"] = {"do": do, **{key: value for key, value in settings.items() if key not in known}}
     return entry
+
+
+def external(name: str, **settings: Any) -> dict[str, Any]:
+    """An entry for a plugin in another process, as its own configuration there describes it."""
+    return {"name": name, "kind": "external", "hooks": [PRE, POST], **BLOCKS, **settings}
 
 
 def numbered(*plugins: dict[str, Any]) -> list[dict[str, Any]]:

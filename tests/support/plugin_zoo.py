@@ -1,7 +1,7 @@
 """One plugin that behaves as its configuration says; loaded by the plugin framework that is installed."""
 
 import asyncio
-import contextvars
+import json
 from typing import Any
 
 from support.plugin_framework import framework
@@ -9,8 +9,7 @@ from support.plugin_framework import framework
 # What a plugin waits for, and what it tells: set by the test.
 gates: dict[str, asyncio.Event] = {}
 seen: list[tuple[str, Any]] = []
-
-ambient: contextvars.ContextVar[str] = contextvars.ContextVar("ambient", default="")
+tracers: list[Any] = []
 
 
 class Crash(Exception):
@@ -44,6 +43,11 @@ class Zoo(framework.Plugin):
         changed = type(payload)(name=payload.name, args={**(payload.args or {}), "added": self._config.name})
         return result(continue_processing=True, modified_payload=changed)
 
+    async def _reveal(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
+        """Tell all that the plugin was given."""
+        given = json.dumps([payload.model_dump(mode="json"), context.model_dump(mode="json")])
+        return result(continue_processing=True, metadata={"given": given})
+
     async def _deny(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
         return result(continue_processing=False, violation=self._violation(config))
 
@@ -63,9 +67,7 @@ class Zoo(framework.Plugin):
         await asyncio.Event().wait()
 
     async def _span(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
-        from opentelemetry import trace
-
-        with trace.get_tracer("a-plugin", tracer_provider=config.get("provider")).start_as_current_span("in plugin"):
+        with tracers[0].start_as_current_span("in plugin"):
             return result(continue_processing=True)
 
     async def _nest(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
