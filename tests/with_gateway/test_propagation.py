@@ -59,10 +59,11 @@ def stale() -> dict[str, str]:
     return {"traceparent": Ids.new().traceparent, "tracestate": "stale=1", "baggage": "stale=1"}
 
 
+WAYS = [(peer, what, entry) for peer in ("up", "bare", "events") for what in CALLS for entry in ("/rpc", "/mcp")]
+
+
 @pytest.mark.parametrize("forwarded", [False, True], ids=["", "with a context in _meta"])
-@pytest.mark.parametrize("entry", ["/rpc", "/mcp", "/sse"])
-@pytest.mark.parametrize("what", CALLS)
-@pytest.mark.parametrize("peer", ["up", "bare", "events"])
+@pytest.mark.parametrize(("peer", "what", "entry"), [*WAYS, ("up", "a tool", "/sse"), ("bare", "a tool", "/ws")])
 def test_every_message_carries_the_context_of_its_span(
     gateway: Gateway,
     behind: Upstreams,

@@ -101,8 +101,13 @@ prompts/get up-ask SERVER
     trees.check(reply, below(entry, tree + indent(UPSTREAM.format(message="prompts/get ask"), "    ")))
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("method", ["tools/list", "resources/list", "prompts/list", "ping"])
+ANSWERED = ("resources/list", "resources/templates/list", "prompts/list", "ping")
+
+
+@pytest.mark.parametrize(
+    ("entry", "method"),
+    [(entry, "tools/list") for entry in ENTRIES] + [(entry, one) for entry in ("/rpc", "/mcp") for one in ANSWERED],
+)
 def test_what_the_gateway_answers_itself(gateway: Gateway, trees: Trees, entry: str, method: str) -> None:
     reply = gateway.call(entry, method)
     assert reply.result is not None
