@@ -22,6 +22,7 @@ SDK_TESTS = ("tests/unit", "tests/integration")
 FASTMCP_TESTS = ("tests/with_fastmcp",)
 TYPESCRIPT_TESTS = ("tests/typescript",)
 GATEWAY_TESTS = ("tests/with_gateway",)
+PLUGIN_TESTS = ("tests/with_plugins",)
 # Whole processes take long to start: the oldest and the newest of each generation start them, not those in between.
 PROCESS_TESTS = (
     "tests/integration/test_http_join.py",
@@ -78,6 +79,12 @@ def fastmcp(
     return Environment(name, python, mcp, otel, wrapt, tuple(requirements.split()), FASTMCP_TESTS, overrides, without)
 
 
+def cpex(name: str, python: str, release: str, mcp: str) -> Environment:
+    """A row for a release of cpex, beside the instrumentation of gRPC."""
+    also = (f"cpex[grpc]=={release}", f"opentelemetry-instrumentation-grpc=={NEWEST_OTEL[1]}")
+    return Environment(name, python, mcp, NEWEST_OTEL, "2.5.2", also, PLUGIN_TESTS)
+
+
 MATRIX = (
     Environment("mcp-1.9", "3.10", "1.9.4", OLDEST_OTEL, "1.14.0", (OLD_PYDANTIC, OLDEST_RICH)),
     Environment("mcp-1.18", "3.12", "1.18.0", MIDDLE_OTEL, "1.17.3", (OLD_PYDANTIC,), without=PROCESS_TESTS),
@@ -98,6 +105,8 @@ MATRIX = (
         also=("mcp-contextforge-gateway==1.0.7.post20260921",),
         folders=GATEWAY_TESTS,
     ),
+    cpex("cpex-0.1.3", "3.11", "0.1.3", "1.30.0"),
+    cpex("cpex-0.1.4", "3.13", "0.1.4", "2.3.0"),
 )
 NEWEST = MATRIX[4]
 

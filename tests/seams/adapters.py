@@ -2,7 +2,7 @@
 
 A convention of `targets/` makes it possible: what the host passed is called `args` and `kwargs`, and is read by
 `argument`, `leading`, `with_argument`, `kwargs.get("x")`, `kwargs["x"]` or `"x" in kwargs`, in the function that the
-table names or in those that it hands `kwargs` to.
+table names, in those of its module that it mentions, or in those of other modules that it hands `kwargs` to.
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ class Adapters:
         if not definitions:
             raise LookupError(f"no {function} in {module}")
         constants = _constants(tree)
+        local = {node.name for node in tree.body if isinstance(node, (*FUNCTIONS, ast.ClassDef))}
         for definition in definitions:
             for node in ast.walk(definition):
                 for name, index in _reads_of(node, constants):
                     found[name] = index if found.get(name) is None else found[name]
-                for called in _hands_on(node, whole=isinstance(definition, ast.Assign)):
+                for name in [*_mentioned(node, local), *_hands_on(node)]:
                     try:
-                        self._collect(module, called, found, seen)
+                        self._collect(module, name, found, seen)
                     except LookupError:
                         continue  # not one of ours
 
@@ -131,12 +132,16 @@ def _reads_of(node: ast.AST, constants: dict[str, str]) -> list[tuple[str, int |
     return []
 
 
-def _hands_on(node: ast.AST, *, whole: bool) -> list[str]:
-    """The functions that this expression hands `kwargs` to; with `whole` all that it calls."""
+def _mentioned(node: ast.AST, local: set[str]) -> list[str]:
+    return [node.id] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in local else []
+
+
+def _hands_on(node: ast.AST) -> list[str]:
+    """The functions that this expression hands `kwargs` to."""
     if not isinstance(node, ast.Call):
         return []
     passed = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg)]
-    if not whole and not any(_is_keywords(value) for value in passed):
+    if not any(_is_keywords(value) for value in passed):
         return []
     if isinstance(node.func, ast.Name) and node.func.id not in (*_BY_INDEX, "leading"):
         return [node.func.id]

@@ -36,7 +36,9 @@ class Parameters:
         return name in self.names or bool(self.keywords)
 
     def misplaces(self, name: str, index: int) -> bool:
-        """Whether another argument than `name` may stand at `index`."""
+        """Whether `name` is there, but another argument may stand at `index`."""
+        if name not in self.names:
+            return False
         if index < len(self.positional):
             return self.positional[index] != name
         return bool(self.rest) or name in self.positional

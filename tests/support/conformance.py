@@ -576,9 +576,9 @@ def _internal_faults(span: Any) -> Iterator[tuple[str, str]]:
     for name, value in attributes.items():
         if not any(conv.matches(name, known) for known in conv.INTERNAL_ATTRIBUTES):
             yield "attribute-unknown", f"{name} does not belong on an INTERNAL span"
-        if type(value) is not conv.PLUGIN_ATTRIBUTES.get(name, str):
-            yield "attribute-type", f"{name} is {value!r:.80}"
-        elif isinstance(value, str) and text_faults(value, conv.INTERNAL_TEXTS.get(name, conv.MAX_ATTRIBUTE)):
+        is_typed = type(value) is conv.PLUGIN_ATTRIBUTES.get(name, str)
+        limit = conv.INTERNAL_TEXTS.get(name, conv.MAX_ATTRIBUTE)
+        if not is_typed or (isinstance(value, str) and text_faults(value, limit)):
             yield "attribute-type", f"{name} is {value!r:.80}"
     if (span.status.status_code.name == "ERROR") is not ("error.type" in attributes):
         yield "error-status", "status and error.type do not agree"

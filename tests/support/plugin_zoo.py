@@ -12,7 +12,7 @@ seen: list[tuple[str, Any]] = []
 tracers: list[Any] = []
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """What a plugin dies of."""
 
 
@@ -61,7 +61,7 @@ class Zoo(framework.Plugin):
         raise framework.PluginViolationError("raised by the plugin", violation=self._violation(config))
 
     async def _crash(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
-        raise Crash(config.get("text", "the plugin crashed"))
+        raise CrashError(config.get("text", "the plugin crashed"))
 
     async def _hang(self, config: Any, payload: Any, context: Any, result: Any) -> Any:
         await asyncio.Event().wait()

@@ -174,9 +174,10 @@ def test_where_an_argument_may_stand() -> None:
     assert not parameters.misplaces("db", 1)
     assert parameters.misplaces("db", 0) and parameters.misplaces("db", 2)
     # Nothing else can be there: it is read by keyword then.
-    assert not parameters.misplaces("user", 2) and not parameters.misplaces("gone", 2)
-    assert parameters.misplaces("gone", 1)
-    assert Parameters(("request",), rest="rest").misplaces("user", 1)
+    assert not parameters.misplaces("user", 2)
+    assert parameters.misplaces("user", 1)
+    # What is not there at all is told apart from what is elsewhere.
+    assert not parameters.misplaces("gone", 0)
     assert Parameters(keywords="more").has("anything")
 
 
@@ -203,12 +204,15 @@ ADAPTERS = {
         def unrelated(args, kwargs):
             kwargs.get("unrelated")
 
-        def _make(name):
+        def _make(describe):
             def wrapper(wrapped, instance, args, kwargs):
-                return kwargs.get("made")
+                return describe(kwargs.get("made"))
             return wrapper
 
-        made = _make("x")
+        def _describe(args, kwargs):
+            return argument(args, kwargs, 1, "described")
+
+        made = _make(_describe)
     """,
     "shared.py": """
         def read_state(instance, kwargs):
@@ -234,7 +238,7 @@ def test_what_an_adapter_reads(adapters: Adapters) -> None:
         "state": None,
         "user": 2,
     }
-    assert adapters.reads("host:made") == {"made": None}
+    assert adapters.reads("host:made") == {"described": 1, "made": None}
 
 
 @pytest.mark.parametrize("adapter", ["gone:wrap", "host:gone"])

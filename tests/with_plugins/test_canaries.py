@@ -64,7 +64,7 @@ async def exported(folder: Path, planted: dict[str, str], **options: Any) -> set
         with instrumented(tracer_provider=provider, **options):
             await run(folder, planted)
         provider.shutdown()
-        assert len(sink.spans()) >= 40 and sink.contains("A_CODE") and sink.contains("plugin_zoo.Crash")
+        assert len(sink.spans()) >= 40 and sink.contains("A_CODE") and sink.contains("plugin_zoo.CrashError")
         return {place for place, canary in planted.items() if sink.contains(canary)}
 
 

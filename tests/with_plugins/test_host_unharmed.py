@@ -100,10 +100,11 @@ async def served(transport: str, config: Path, socket: str) -> AsyncIterator[Any
         entry["grpc"] = {"target": f"127.0.0.1:{grpc_server.add_insecure_port('127.0.0.1:0')}"}
         await grpc_server.start()
 
-        async def stop() -> None:
+        async def stop_both() -> None:
             await grpc_server.stop(None)
             await plugin_server.shutdown()
 
+        stop = stop_both
         client = external("grpc.client").GrpcExternalPlugin
     caller = client(framework.PluginConfig(**entry))
     try:

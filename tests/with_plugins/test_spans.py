@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from support.plugin_framework import BLOCKS, IS_CPEX, IS_IGNORED, LOOKS_ON, fram
 
 pytestmark = pytest.mark.anyio
 
-CRASH = "support.plugin_zoo.Crash"
+CRASH = "support.plugin_zoo.CrashError"
 only_cpex = pytest.mark.skipif(not IS_CPEX, reason="a mode that only cpex has")
 only_old = pytest.mark.skipif(IS_CPEX, reason="a mode that only the framework inside of gateways has")
 
@@ -29,13 +28,12 @@ Attributes = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def fresh_zoo() -> Iterator[None]:
+def fresh_zoo() -> None:
     # The loader of plugins imports by name: it must find the same module as the test.
     assert importlib.import_module("support.plugin_zoo") is zoo
     zoo.gates.clear()
     zoo.seen.clear()
     zoo.tracers.clear()
-    yield
 
 
 def chain_of(recorder: Recorder) -> ReadableSpan:
@@ -150,7 +148,7 @@ async def test_a_violation_is_no_error_in_any_mode(
             assert result.continue_processing is not stopped
         except framework.PluginViolationError as error:
             surfaced = error
-    assert (surfaced is not None) is (stopped and (raising and mode != "enforce_ignore_error" or do == DENIALS[2]))
+    assert (surfaced is not None) is (stopped and ((raising and mode != "enforce_ignore_error") or do == DENIALS[2]))
     runs = runs_of(instrumented)
     guard = runs["guard"]
     has_violation = do != "deny_in_silence"
@@ -182,6 +180,14 @@ async def test_plugins_behind_the_one_that_stops_are_not_skipped(
     assert list(runs_of(instrumented)) == ["first", "guard"]
     assert chain_told(instrumented) == (True, "guard", 2, 1)
     assert told(chain_of(instrumented), "chain.length") == {"chain.length": 5}
+
+
+async def test_a_chain_whose_plugins_are_all_skipped(instrumented: Recorder, tmp_path: Path) -> None:
+    off: Attributes = {"conditions": [{"server_ids": ["s2"]}]}
+    async with managing(tmp_path, plugin("first", **off), plugin("second", **off)) as manager:
+        await invoke(manager)
+    assert not runs_of(instrumented)
+    assert chain_told(instrumented) == (False, None, 0, 2)
 
 
 async def test_a_violation_that_does_not_deny(instrumented: Recorder, tmp_path: Path) -> None:
@@ -470,7 +476,7 @@ async def violate(tmp_path: Path, **texts: Any) -> None:
 
 async def test_texts_of_a_violation_pass_the_policy(instrumented: Recorder, tmp_path: Path) -> None:
     await violate(tmp_path, description="x" * 2000)
-    attributes = dict(runs_of(instrumented)["guard"].attributes or {})
+    attributes: Attributes = dict(runs_of(instrumented)["guard"].attributes or {})
     assert "hunter2" not in str(attributes) and attributes["plugin.violation.reason"].startswith("because of ")
     assert len(attributes["plugin.violation.description"]) <= 1024
     assert "plugin.violation.details" not in attributes
@@ -494,7 +500,7 @@ async def test_details_of_a_violation_are_content(instrument: Instrument, record
 async def test_names_are_cleaned(instrumented: Recorder, tmp_path: Path) -> None:
     async with managing(tmp_path, plugin("guard", "deny", code="A\x1b[31mB" + "c" * 1000)) as manager:
         await invoke(manager)
-    code = (runs_of(instrumented)["guard"].attributes or {})["plugin.violation.code"]
+    code = str((runs_of(instrumented)["guard"].attributes or {})["plugin.violation.code"])
     assert "\x1b" not in code and len(code) == 256
 
 

@@ -23,6 +23,9 @@ from .arguments import argument, with_argument
 CONTEXT_FIELD: Final = 0x1C0FFEE
 """The number of the undeclared field: far above those that a schema counts up from 1, below the largest allowed."""
 
+# wrapt keeps attributes of this prefix to the wrapper: whose it is.
+_SERVED: Final = "_self_otel_mcp_telemetry"
+
 _LENGTH_DELIMITED: Final = 2
 _FIXED: Final = {1: 8, 5: 4}
 _VARINT: Final = 0
@@ -44,9 +47,15 @@ def call_over_grpc(telemetry: Telemetry) -> Any:
 
     @contained("let a gRPC call carry the trace")
     def prepare(plugin: Any) -> None:
-        stub = getattr(plugin, "_stub", None)
-        if stub is not None and not isinstance(stub.InvokeHook, FunctionWrapper):
-            stub.InvokeHook = FunctionWrapper(stub.InvokeHook, with_context, enabled=telemetry.is_active)
+        stub: Any = getattr(plugin, "_stub", None)
+        method = getattr(stub, "InvokeHook", None)
+        served = getattr(method, _SERVED, None)
+        if method is None or served is telemetry:
+            return
+        if served is not None:
+            method = method.__wrapped__  # what an instrumentation that was switched off has left
+        stub.InvokeHook = FunctionWrapper(method, with_context, enabled=telemetry.is_active)
+        setattr(stub.InvokeHook, _SERVED, telemetry)
 
     def wrapper(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         prepare(instance)
