@@ -5,16 +5,20 @@
 #   make canary     that nothing leaks: marked values over every transport, sought in what is exported; a table
 #                   in some environments:              make canary ARGS="mcp-1.30 mcp-2.3"
 #   make demo       one trace of a client and two servers, in the terminal
+#   make demo-gateway  the traces of calls through a ContextForge gateway; needs a Python from 3.11 to 3.13, if it is not
+#                   found:                             make demo-gateway GATEWAY_PYTHON=/path/to/python3.12
 #   make bench      the benchmarks, as a table:        make bench ARGS=...
 #   make changelog  the unreleased changes; with VERSION=1.2.3, write them into CHANGELOG.md
 #   make clean      remove what the others made
 
 PYTHON ?= python3
+GATEWAY_PYTHON ?= >=3.11,<3.14
 ENV ?= mcp-2.3
 ARGS ?=
 
 VENV := .venv
 DEMO := .venv-demo
+DEMO_GATEWAY := .venv-demo-gateway
 BENCH := .venv-bench
 
 UV := $(VENV)/bin/uv
@@ -29,7 +33,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: test quick canary demo bench changelog clean
+.PHONY: test quick canary demo demo-gateway bench changelog clean
 
 test: $(NOX)
 	$(NOX) $(if $(ARGS),-- $(ARGS))
@@ -43,6 +47,9 @@ canary: $(NOX)
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/python examples/demo/run.py $(ARGS)
 
+demo-gateway: $(DEMO_GATEWAY)/.installed
+	$(DEMO_GATEWAY)/bin/python examples/gateway/run.py $(ARGS)
+
 bench: $(BENCH)-1.30/.installed $(BENCH)-2.3/.installed
 	$(BENCH)-2.3/bin/python benchmarks/run.py $(BENCH)-1.30/bin/python $(BENCH)-2.3/bin/python $(ARGS)
 
@@ -54,7 +61,7 @@ else
 endif
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(BENCH)-1.30 $(BENCH)-2.3 .nox .pytest_cache .ruff_cache .hypothesis build dist htmlcov
+	rm -rf $(VENV) $(DEMO) $(DEMO_GATEWAY) $(BENCH)-1.30 $(BENCH)-2.3 .nox .pytest_cache .ruff_cache .hypothesis build dist htmlcov
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -68,6 +75,12 @@ $(NOX): constraints/tools.txt
 $(DEMO)/.installed: constraints/demo.txt $(SOURCES) | $(NOX)
 	$(UV) venv --quiet --allow-existing --python $(VENV)/bin/python $(DEMO)
 	$(UV) pip install --quiet --python $(DEMO)/bin/python --constraint $< '.[auto,cli]' --group demo
+	@touch $@
+
+$(DEMO_GATEWAY)/.installed: constraints/demo-gateway.txt $(SOURCES) | $(NOX)
+	@$(UV) python find --quiet --no-project '$(GATEWAY_PYTHON)' >/dev/null 2>&1 || { echo "the gateway needs Python 3.11, 3.12 or 3.13, and none was found: make demo-gateway GATEWAY_PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(UV) venv --quiet --allow-existing --no-project --python '$(GATEWAY_PYTHON)' $(DEMO_GATEWAY)
+	$(UV) pip install --quiet --python $(DEMO_GATEWAY)/bin/python --constraint $< '.[auto,cli]' --group demo-gateway
 	@touch $@
 
 $(BENCH)-%/.installed: constraints/bench-%.txt $(SOURCES) | $(NOX)

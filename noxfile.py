@@ -6,6 +6,7 @@ alone: `nox -s "tests(mcp-1.30)"`, with arguments for pytest: `nox -s "tests(mcp
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -109,7 +110,9 @@ MATRIX = (
 )
 NEWEST = MATRIX[4]
 
-# The other constraints files: what of pyproject.toml is in them, and pins. They serve every Python from 3.10.
+# The other constraints files: what of pyproject.toml is in them, and pins. They serve every Python from 3.10, or from
+# the one named here.
+OLDEST_PYTHON_OF = {"demo-gateway": "3.11"}
 WITH_PROJECT = "pyproject.toml"
 # No release of these serves both the oldest Python and the newest.
 EACH_PYTHON_ITS_OWN = ("--no-emit-package", "aiofile", "--no-emit-package", "caio")
@@ -120,6 +123,10 @@ OTHER_LOCKS: dict[str, tuple[list[str], list[str]]] = {
     "demo": (
         [WITH_PROJECT, "--group", "demo", "--extra", "auto", "--extra", "cli", *EACH_PYTHON_ITS_OWN],
         [f"mcp=={NEWEST.mcp}"],
+    ),
+    "demo-gateway": (
+        [WITH_PROJECT, "--group", "demo-gateway", "--extra", "auto", "--extra", "cli"],
+        ["mcp-contextforge-gateway==1.0.7.post20260921", "mcp==1.30.0"],
     ),
     "bench-1.30": ([WITH_PROJECT, "--group", "bench"], ["mcp==1.30.0"]),
     "bench-2.3": ([WITH_PROJECT, "--group", "bench"], [f"mcp=={NEWEST.mcp}"]),
@@ -151,7 +158,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # the summary counts them, also where CI is set
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "summary"]
+nox.options.sessions = ["lint", "types", "seams", "tests", "summary"]
 
 results: dict[str, bool] = {}  # environments of the matrix that ran in this process: did they pass?
 
@@ -193,6 +200,36 @@ def types(session: nox.Session) -> None:
     """Static types, against the newest SDK."""
     install(session, "types")
     session.run("pyright")
+
+
+@nox.session
+def seams(session: nox.Session) -> None:
+    """Names that are patched, in every published release. `nox -s seams -- write`: expect what is there."""
+    install(session, "types")
+    wheels = fetch_wheels(session)
+    if session.posargs == ["write"]:
+        session.run("python", "-m", "tests.seams.write", str(wheels))
+    else:
+        session.run("pytest", "tests/seams", env={"SEAMS_WHEELS": str(wheels)})
+
+
+def fetch_wheels(session: nox.Session) -> Path:
+    """Unpack each release that `tests/seams` is about into a folder of its own, unless it is there already."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    for name, about in json.loads(Path("tests/seams/releases.json").read_text(encoding="utf-8")).items():
+        for release in about["releases"]:
+            folder, unfinished = wheels / f"{name}-{release}", wheels / "unfinished"
+            if folder.exists():
+                continue
+            shutil.rmtree(unfinished, ignore_errors=True)
+            session.run_install(
+                *("uv", "pip", "install", "--quiet", "--no-deps", "--python-version", about["python"]),
+                *("--target", str(unfinished), f"{name}=={release}"),
+                env={"UV_COMPILE_BYTECODE": "0"},  # they are only read
+                external=True,
+            )
+            unfinished.rename(folder)
+    return wheels
 
 
 @nox.session
@@ -247,7 +284,8 @@ def summary(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write the constraints files, all or those named: `nox -s lock -- mcp-1.30 demo`."""
     locks = {row.id: (row.python, [WITH_PROJECT, "--group", "test"], pins(row), row.overrides) for row in MATRIX}
-    locks |= {name: (OLDEST_PYTHON, options, wanted, ()) for name, (options, wanted) in OTHER_LOCKS.items()}
+    for name, (options, wanted) in OTHER_LOCKS.items():
+        locks[name] = (OLDEST_PYTHON_OF.get(name, OLDEST_PYTHON), options, wanted, ())
     for name in session.posargs or locks:
         compile_lock(session, name, *locks[name])
 

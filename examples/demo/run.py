@@ -6,29 +6,23 @@ they exported. The exit code is 0 only if every message is there, in one trace.
 
 from __future__ import annotations
 
-import io
-import os
-import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from otlp_receiver import OtlpReceiver, ReceivedSpan
-
-from opentelemetry_instrumentation_mcp.exporter.tree import TreeSpan, render_tree
+from opentelemetry_instrumentation_mcp.exporter.tree import TreeSpan
 
 HERE = Path(__file__).parent
-TIME_LIMIT_S = 120
-START_LIMIT_S = 30
-STOP_LIMIT_S = 10
+sys.path.insert(0, str(HERE.parent / "common"))
+
+from otlp_receiver import OtlpReceiver, ReceivedSpan
+from processes import Processes, end_on_signal, free_port, print_outcome, print_trees
+
+LIMITS = {"time_limit_s": 120, "start_limit_s": 30, "stop_limit_s": 10}
 
 SERVICES = AGENT, WEATHER, TRAVEL, FILES = "agent", "weather-server", "travel-server", "files-server"
 ROOT = "answer a question"
@@ -77,119 +71,27 @@ METRICS = (
 )
 
 
-class Processes:
-    """The programs of the demo. Each has a log file; none outlives the `with` block or the time limit."""
-
-    def __init__(self, endpoint: str, logs: Path) -> None:
-        self._logs = logs
-        self._environment = _environment(endpoint)
-        self._started: list[subprocess.Popen[bytes]] = []
-        self._watchdog = threading.Timer(TIME_LIMIT_S, self._time_is_up)
-        self._watchdog.daemon = True
-        self.timed_out = False
-
-    def __enter__(self) -> Processes:
-        self._watchdog.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._watchdog.cancel()
-        self._kill()
-
-    def start(self, service: str, script: str, *args: str) -> subprocess.Popen[bytes]:
-        instrument = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
-        if instrument is None:
-            raise SystemExit("no opentelemetry-instrument beside this Python: start with `make demo`")
-        with (self._logs / f"{service}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [instrument, sys.executable, str(HERE / script), *args],
-                env={**self._environment, "OTEL_SERVICE_NAME": service},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self._started.append(process)
-        return process
-
-    def _time_is_up(self) -> None:
-        self.timed_out = True
-        self._kill()  # which ends every wait of the main thread
-
-    def _kill(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-
-def _environment(endpoint: str) -> dict[str, str]:
-    """All the configuration there is. Of the caller's OTEL_* only switches of instrumentations are kept."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("OTEL_") or name.startswith("OTEL_INSTRUMENTATION_")
-    }
-    return {
-        **kept,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
-        "OTEL_TRACES_EXPORTER": "otlp",
-        "OTEL_METRICS_EXPORTER": "otlp",
-        "OTEL_LOGS_EXPORTER": "none",
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
-        # Everything talks to 127.0.0.1: a proxy meant for the outside world must not be asked.
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
+def script(name: str) -> str:
+    return str(HERE / f"{name}.py")
 
 
 def play(processes: Processes) -> list[str]:
     """Run the programs to their end; what went wrong, if anything."""
-    ports = {WEATHER: _free_port(), TRAVEL: _free_port()}
+    ports = {WEATHER: free_port(), TRAVEL: free_port()}
     weather, travel = (f"http://127.0.0.1:{port}/mcp" for port in ports.values())
     servers = {
-        WEATHER: processes.start(WEATHER, "http_server.py", str(ports[WEATHER])),
-        TRAVEL: processes.start(TRAVEL, "travel_server.py", str(ports[TRAVEL]), weather),
+        WEATHER: processes.start(WEATHER, script("http_server"), str(ports[WEATHER])),
+        TRAVEL: processes.start(TRAVEL, script("travel_server"), str(ports[TRAVEL]), weather),
     }
-    problems = [f"{name} did not start" for name, server in servers.items() if not _listening(server, ports[name])]
+    problems = [
+        f"{name} did not start" for name, server in servers.items() if not processes.listening(server, ports[name])
+    ]
     if problems:
         return problems
-    if code := processes.start(AGENT, "client.py", weather, travel).wait():
+    if code := processes.start(AGENT, script("client"), weather, travel).wait():
         problems.append(f"{AGENT} ended with exit code {code}")
-    for name, server in servers.items():
-        # Not SIGTERM: uvicorn stops gracefully on both, but then raises the signal again, and SIGTERM ends Python
-        # without its atexit handlers, which flush the spans.
-        server.send_signal(signal.SIGINT)
-        try:
-            code = server.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            problems.append(f"{name} did not stop")
-        else:
-            # A program that does not handle the signal ends with it, after its atexit handlers.
-            if code not in (0, 130, -signal.SIGINT):
-                problems.append(f"{name} ended with exit code {code}")
+    problems += processes.stop(servers)
     return problems
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _listening(server: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + START_LIMIT_S
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            # A bare connection: with an HTTP instrumentation a request would be a trace of its own.
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return True
-        except OSError:
-            time.sleep(0.05)
-    return False
 
 
 def messages(spans: list[ReceivedSpan]) -> Counter[Message]:
@@ -262,32 +164,22 @@ def print_summary(receiver: OtlpReceiver) -> None:
 
 
 def main() -> int:
-    # A terminated demo must clean up too, and only an exception runs the `with` blocks to their end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signal()
     started = time.monotonic()
     with OtlpReceiver() as receiver, tempfile.TemporaryDirectory() as logs:
-        with Processes(receiver.endpoint, Path(logs)) as processes:
+        with Processes(receiver.endpoint, Path(logs), **LIMITS) as processes:
             problems = play(processes)
             if processes.timed_out:
-                problems.insert(0, f"time limit of {TIME_LIMIT_S} s reached")
+                problems.insert(0, f"time limit of {LIMITS['time_limit_s']} s reached")
         spans = receiver.spans()
         problems += missing(spans, {metric.name for metric in receiver.metrics()})
         if problems:
-            for log in sorted(Path(logs).iterdir()):
-                print(f"--- output of {log.stem}\n{log.read_text(errors='replace')}", file=sys.stderr)
+            processes.print_logs()
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the lines of the tree are not in every encoding
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    width = shutil.get_terminal_size((120, 24)).columns
-    print(render_tree([span.tree for span in spans], color=color, width=width).rstrip() + "\n")
+    print_trees(span.tree for span in spans)
     print_summary(receiver)
     print()
-    for problem in problems:
-        print(f"FAILED  {problem}")
-    if not problems:
-        print(f"OK  one trace, every message once on each side ({time.monotonic() - started:.1f} s)")
-    return 1 if problems else 0
+    return print_outcome(problems, f"one trace, every message once on each side ({time.monotonic() - started:.1f} s)")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ TIME_LIMIT_S = 60
 
 
 def main() -> int:
-    sys.path.insert(0, str(HERE.parent / "demo"))
+    sys.path.insert(0, str(HERE.parent / "common"))
     from otlp_receiver import OtlpReceiver
 
     with OtlpReceiver() as receiver:

@@ -86,7 +86,7 @@ def main() -> int:
         play(sys.argv[1])
         print(f"sent to {sys.argv[1]}")
         return 0
-    sys.path.insert(0, str(HERE.parent / "demo"))
+    sys.path.insert(0, str(HERE.parent / "common"))
     from otlp_receiver import OtlpReceiver
 
     with OtlpReceiver() as receiver:

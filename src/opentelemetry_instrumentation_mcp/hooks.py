@@ -330,9 +330,13 @@ def _is_initializing(module: ModuleType) -> bool:
     return bool(getattr(module.__spec__, "_initializing", False))
 
 
+# What a library is installed as, where that is not its name.
+_DISTRIBUTIONS = {"mcpgateway": "mcp-contextforge-gateway"}
+
+
 def _version(library: str) -> str:
     try:
-        return metadata.version(library)
+        return metadata.version(_DISTRIBUTIONS.get(library, library))
     except metadata.PackageNotFoundError:
         return "(unknown version)"
 

@@ -45,7 +45,7 @@ from support.sink import OtlpSink
 TESTS = Path(__file__).resolve().parent.parent
 ADMIN = "admin@example.com"
 PROTOCOL = "2025-06-18"
-ENTRIES = ("/rpc", "/mcp", "/servers/{id}/mcp", "/sse")
+ENTRIES = ("/rpc", "/mcp", "/servers/{id}/mcp", "/sse", "/servers/{id}/sse", "/ws")
 """Where a client may send a message to the gateway, and get an answer."""
 
 # One set for all gateways of a run: they share a database that was prepared once.
@@ -115,6 +115,10 @@ def _base_environment() -> dict[str, str]:
             "HEALTH_CHECK_INTERVAL": "36000",
             # A call that cannot work is tried once.
             "RETRY_MAX_ATTEMPTS": "1",
+            "RATE_LIMITING_ENABLED": "false",
+            "TOOL_TIMEOUT": "6",
+            # That of the plugins' configuration file does not count.
+            "PLUGINS_PLUGIN_TIMEOUT": "3",
         }
     )
 
@@ -160,7 +164,7 @@ class Upstream(Server):
         self.instrumented = sink is not None
         port = free_port()
         command = [sys.executable, str(TESTS / "support/gateway_upstream.py")]
-        command += ["--port", str(port), "--record", str(self.received), *(["--sse"] if sse else [])]
+        command += ["--name", name, "--port", str(port), "--record", str(self.received), *(["--sse"] if sse else [])]
         env = _base_environment()
         if sink is not None:
             command, env = [INSTRUMENT, *command], env | _otel(sink, name)
@@ -220,6 +224,7 @@ class Gateway(Server):
     ) -> None:
         self.service_name, self.token = service_name, token()
         self.folder, self.sink = folder, sink
+        self._connection = http.client.HTTPConnection("127.0.0.1", timeout=60)
         self.ids: dict[str, str] = {}
         """Of what was registered, by name."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -237,11 +242,16 @@ class Gateway(Server):
             command += ["--port", str(port)]
         if sink is not None:
             command, settings = [INSTRUMENT, *command], settings | _otel(sink, service_name)
+        self._connection.port = port
         super().__init__(command, port, settings | dict(env or {}), folder / f"{service_name}.log")
 
     def __enter__(self) -> Gateway:
         super().__enter__()
         return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.close()
+        super().__exit__(*exc_info)
 
     def _wait_until_it_listens(self, limit: float = 120.0) -> None:
         super()._wait_until_it_listens(limit)
@@ -263,7 +273,7 @@ class Gateway(Server):
         """Make it a peer under its name."""
         content = {"name": upstream.name, "url": upstream.url, "visibility": "public", **more}
         content["transport"] = "SSE" if upstream.sse else "STREAMABLEHTTP"
-        self.ids[upstream.name] = self.api("POST", "/gateways", content)["id"]
+        self.ids[content["name"]] = self.api("POST", "/gateways", content)["id"]
 
     def register_rest(self, upstream: Upstream, name: str, path: str) -> None:
         tool = {
@@ -317,8 +327,21 @@ class Gateway(Server):
         sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
         sent |= {"traceparent": ids.traceparent, **self._headers(), **(headers or {})}
         sent = {name: value for name, value in sent.items() if value}
-        answer = post(self.port, json.dumps(content).encode(), sent, self.path(entry))
+        answer = self._send("POST", self.path(entry), json.dumps(content).encode(), sent)
         return Reply(answer.status, _message(answer), ids, answer.headers)
+
+    def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """One request over the connection that stays open: FastAPI calls it an error when a client leaves at once."""
+        try:
+            self._connection.request(method, path, body, dict(headers))
+            response = self._connection.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError, http.client.CannotSendRequest):
+            self._connection.close()  # it was idle for too long, or the last answer was not read
+            self._connection.request(method, path, body, dict(headers))
+            response = self._connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        content_type = found.get("content-type", "").split(";")[0]
+        return Answer(response.status, content_type, found, response.read().decode())
 
     def call(
         self,
@@ -407,6 +430,7 @@ class Events:
         with contextlib.suppress(OSError):
             self._response.fp.raw._sock.shutdown(2)
         self._thread.join(10)
+        self._response.close()
         self._connection.close()
 
     def _read(self) -> None:
@@ -450,10 +474,12 @@ class Upstreams:
     """Streamable HTTP, not instrumented; REST and A2A as well."""
     events: Upstream
     """SSE, instrumented."""
+    proxied: Upstream
+    """Streamable HTTP, not instrumented, for direct proxy: one server cannot well be two peers."""
 
     @property
     def all(self) -> tuple[Upstream, ...]:
-        return (self.up, self.bare, self.events)
+        return (self.up, self.bare, self.events, self.proxied)
 
 
 @contextmanager
@@ -462,7 +488,8 @@ def upstreams(folder: Path, sink: OtlpSink) -> Iterator[Upstreams]:
         up = stack.enter_context(Upstream(folder, "up", sink))
         bare = stack.enter_context(Upstream(folder, "bare"))
         events = stack.enter_context(Upstream(folder, "events", sink, sse=True))
-        yield Upstreams(up, bare, events)
+        proxied = stack.enter_context(Upstream(folder, "proxied"))
+        yield Upstreams(up, bare, events, proxied)
 
 
 @contextmanager
@@ -473,8 +500,11 @@ def furnished(gateway: Gateway, behind: Upstreams) -> Iterator[Gateway]:
         gateway.register(behind.bare)
         gateway.register(behind.events)
         gateway.register(down)
+        if version() >= (1, 0, 0):
+            gateway.register(behind.proxied, gateway_mode="direct_proxy")
         gateway.register_rest(behind.bare, "rest-ok", "/rest/ok")
         gateway.register_rest(behind.bare, "rest-broken", "/rest/broken")
+        gateway.register_rest(behind.bare, "rest-flaky", "/rest/flaky")
         gateway.register_a2a(behind.bare, "ag1")
         gateway.make_server()
         down.stop(signal.SIGKILL)

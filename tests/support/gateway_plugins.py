@@ -12,6 +12,7 @@ except ImportError:  # gateways up to 1.0.0 have it inside
     framework = importlib.import_module("mcpgateway.plugins.framework")
 
 DENY, CRASH, HANG = "forbidden", "explosive", "endless"
+FLAKY = "rest-flaky"
 
 
 class Guard(framework.Plugin):
@@ -37,7 +38,7 @@ class Guard(framework.Plugin):
 
 
 class Marker(framework.Plugin):
-    """Replaces a word in the arguments and one in the result."""
+    """Replaces a word in the arguments; has the flaky tool called again when it failed."""
 
     async def tool_pre_invoke(self, payload: Any, context: Any) -> Any:
         args = {key: _marked(value) for key, value in (payload.args or {}).items()}
@@ -47,6 +48,8 @@ class Marker(framework.Plugin):
         return framework.ToolPreInvokeResult(continue_processing=True, modified_payload=changed)
 
     async def tool_post_invoke(self, payload: Any, context: Any) -> Any:
+        if payload.name == FLAKY and payload.result.get("isError"):
+            return framework.ToolPostInvokeResult(continue_processing=True, retry_delay_ms=1)
         return framework.ToolPostInvokeResult(continue_processing=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from difflib import ndiff
 from textwrap import dedent, indent
 from typing import Any
 
@@ -43,6 +44,8 @@ def describe(span: SinkSpan) -> str:
     attributes: dict[str, Any] = dict(span.attributes)
     words = [span.name, span.kind.name]
     about = attributes.get("plugin.name") if span.name == "plugin.execute" else attributes.get("plugin.hook.type")
+    if "upstream.response.success" in attributes:
+        about = "success" if attributes["upstream.response.success"] else "failure"
     if about:
         words.append(f"({about})")
     if not (span.service_name or "").startswith("gateway"):
@@ -54,6 +57,25 @@ def describe(span: SinkSpan) -> str:
         if span.status.status_code.name != "ERROR":
             words.append(f"but {span.status.status_code.name}")
     return " ".join(words)
+
+
+ROOTS = {
+    "/rpc": ["POST /rpc SERVER"],
+    "/mcp": ["POST /mcp/{path} SERVER"],
+    "/servers/{id}/mcp": ["POST /mcp/{path} SERVER"],
+    "/sse": ["POST /message SERVER", "POST /rpc SERVER"],
+    "/servers/{id}/sse": ["POST /servers/{server_id}/message SERVER", "POST /rpc SERVER"],
+    "/ws": ["WS /ws SERVER", "POST /rpc SERVER"],
+}
+"""The spans of the HTTP requests that carry a message, outermost first. Their names are those that FastAPI gives."""
+
+
+def below(entry: str, tree: str) -> str:
+    """The tree of a message that came over ``entry``, with the HTTP requests above it."""
+    lines = dedent(tree).strip()
+    for root in reversed(ROOTS[entry]):
+        lines = f"{root}\n{indent(lines, '  ')}"
+    return lines
 
 
 def draw(spans: Sequence[SinkSpan], noise: Callable[[SinkSpan], bool] = is_noise) -> str:
@@ -104,7 +126,10 @@ class Trees:
             spans = self.spans(ids, lambda spans: draw(spans) == wanted)
         except AssertionError:
             spans = trace_of(self.sink, ids)
-        assert draw(spans) == wanted
+        found = draw(spans)
+        assert found == wanted, "\n".join(
+            ["not the trace that was expected:", *ndiff(wanted.splitlines(), found.splitlines())]
+        )
         tops = without(spans).get(0, [])
         assert all(top.parent is not None and top.parent.span_id == ids.span_id for top in tops), tops
 

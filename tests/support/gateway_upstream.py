@@ -1,4 +1,4 @@
-"""What stands behind the gateway under test: `gateway_upstream.py --port PORT --record FILE [--sse]`.
+"""What stands behind the gateway under test: `gateway_upstream.py --name NAME --port PORT --record FILE [--sse]`.
 
 An MCP server (tools, a resource, a prompt), and beside it plain HTTP services: REST and A2A. Every request that
 arrives is a JSON line in the log: path, headers, and the JSON-RPC message if there is one.
@@ -54,7 +54,7 @@ def build(name: str) -> FastMCP:
         counts[context.session] = counts.get(context.session, 0) + 1
         return counts[context.session]
 
-    @server.resource("demo://greeting")
+    @server.resource(f"demo://{name}")
     def greeting() -> str:
         return "hello"
 
@@ -133,11 +133,12 @@ class Recording:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--name", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--sse", action="store_true")
     options = parser.parse_args()
-    server = build("upstream")
+    server = build(options.name)
     app = server.sse_app() if options.sse else server.streamable_http_app()
     recording: Any = Recording(app, options.record)
     uvicorn.run(recording, host="127.0.0.1", port=options.port, log_level="warning", timeout_graceful_shutdown=1)
