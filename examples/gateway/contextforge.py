@@ -61,7 +61,7 @@ def token(folder: Path, variables: Mapping[str, str]) -> str:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "mcpgateway.utils.create_jwt_token", "--username", ADMIN, "--admin"),
-            *("--exp", "60", "--secret", variables["JWT_SECRET_KEY"]),
+            *("--exp", "60", f"--secret={variables['JWT_SECRET_KEY']}"),  # which may begin with a dash
         ],
         env={**os.environ, **variables},
         cwd=folder,
