@@ -63,8 +63,8 @@ class McpConfig:
         langfuse: ``auto`` (by the OTLP endpoint), ``on`` or ``off`` (``OTEL_INSTRUMENTATION_MCP_LANGFUSE``).
         baggage_attributes: baggage entries (``name``, ``prefix.*``) that become attributes
             (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_ATTRIBUTES``).
-        baggage_outbound: the only baggage entries that leave with a message; ``*`` for all; ``auto`` for all, but none from
-            a ContextForge gateway (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND``).
+        baggage_outbound: the only baggage entries that leave with a message; ``*`` for all; ``auto`` for all, but
+            none from a ContextForge gateway (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND``).
         stdio_children: ``off``, ``on`` or ``on+headers``: whether Python servers started over stdio are instrumented
             too, and get credentials for it (``OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN``).
     """

@@ -72,7 +72,7 @@ def begin_http_root(telemetry: Telemetry, scope: Mapping[str, Any], route: str) 
         REQUEST_METHOD: known,
         ROUTE: route,
         SCHEME: {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http")),
-        PATH: route if "{" in route else scope.get("path"),
+        PATH: scope.get("path"),
         semconv.NETWORK_PROTOCOL_NAME: "websocket" if is_websocket else None,
         semconv.NETWORK_PROTOCOL_VERSION: http.http_version,
         semconv.SERVER_ADDRESS: host,

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from support.breaking import Log, Outcome, break_each, harm, instrumented, listening, places_called
-from support.gateway import INITIALIZED, Events, Gateway, Reply, Upstreams, furnished, initialize, request
+from support.gateway import INITIALIZED, Events, Gateway, Reply, Upstreams, furnished, request
 
 pytestmark = [
     pytest.mark.anyio,
