@@ -59,6 +59,29 @@ def describe(span: SinkSpan) -> str:
     return " ".join(words)
 
 
+CALL = """\
+tools/call {peer}-add SERVER
+  tool.invoke INTERNAL
+    plugin.hook.invoke INTERNAL (tool_pre_invoke)
+      plugin.execute INTERNAL (Guard)
+      plugin.execute INTERNAL (Marker)
+    mcp.client.call INTERNAL
+      mcp.client.initialize INTERNAL
+        initialize CLIENT
+          initialize SERVER @{peer}
+        notifications/initialized CLIENT
+          notifications/initialized SERVER @{peer}
+      mcp.client.request INTERNAL
+        tools/call add CLIENT
+          tools/call add SERVER @{peer}
+        tools/list CLIENT
+          tools/list SERVER @{peer}
+      mcp.client.response INTERNAL (success)
+    plugin.hook.invoke INTERNAL (tool_post_invoke)
+      plugin.execute INTERNAL (Marker)
+"""
+"""The tree of a call of `add` of an instrumented peer, from the message on."""
+
 ROOTS = {
     "/rpc": ["POST /rpc SERVER"],
     "/mcp": ["POST /mcp/{path} SERVER"],

@@ -7,31 +7,10 @@ from textwrap import indent
 import pytest
 
 from support.gateway import ENTRIES, INITIALIZED, Events, Gateway, initialize, request
-from support.gateway_trees import ROOTS, Trees, below, is_noise, trace_of
+from support.gateway_trees import CALL, ROOTS, Trees, below, is_noise, trace_of
 from support.http_join import Ids
 from support.sink import OtlpSink
 
-CALL = """\
-tools/call {peer}-add SERVER
-  tool.invoke INTERNAL
-    plugin.hook.invoke INTERNAL (tool_pre_invoke)
-      plugin.execute INTERNAL (Guard)
-      plugin.execute INTERNAL (Marker)
-    mcp.client.call INTERNAL
-      mcp.client.initialize INTERNAL
-        initialize CLIENT
-          initialize SERVER @{peer}
-        notifications/initialized CLIENT
-          notifications/initialized SERVER @{peer}
-      mcp.client.request INTERNAL
-        tools/call add CLIENT
-          tools/call add SERVER @{peer}
-        tools/list CLIENT
-          tools/list SERVER @{peer}
-      mcp.client.response INTERNAL (success)
-    plugin.hook.invoke INTERNAL (tool_post_invoke)
-      plugin.execute INTERNAL (Marker)
-"""
 # What needs no upstream MCP server.
 OTHER_TOOL = """\
 tools/call {tool} SERVER
