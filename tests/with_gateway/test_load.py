@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from support.gateway import Gateway, Upstream, Upstreams, request, version
-from support.gateway_trees import Trees, draw, is_noise, trace_of
+from support.gateway_trees import Trees, draw, is_noise
 from support.http_join import Answer, Ids
 from support.sink import OtlpSink, SinkSpan
 
@@ -95,12 +95,31 @@ def messages(upstream: Upstream, since: int) -> list[dict[str, Any]]:
     return [record for record in upstream.requests(since) if record["content"]]
 
 
-def strays(sink: OtlpSink, before: set[int], calls: Sequence[Call]) -> list[SinkSpan]:
+Traces = dict[int, list[SinkSpan]]
+
+
+def traces(sink: OtlpSink, before: set[int]) -> Traces:
+    """The spans that are new, by trace."""
+    found: Traces = {}
+    for span in sink.spans():
+        if span.context.span_id not in before:
+            found.setdefault(span.context.trace_id, []).append(span)
+    return found
+
+
+def traces_when(trees: Trees, before: set[int], complete: Callable[[Traces], bool]) -> Traces:
+    """The same when they are complete, or when everything must have arrived."""
+    trees.settle()
+    with contextlib.suppress(AssertionError):  # the test says better what is missing
+        trees.sink.wait_for(lambda sink: complete(traces(sink, before)), 10)
+    return traces(trees.sink, before)
+
+
+def strays(found: Traces, calls: Sequence[Call]) -> list[SinkSpan]:
     """Spans that are in none of the calls' traces; the pings are those by which `Trees` knows that all have arrived."""
-    spans = [span for span in sink.spans() if span.context.span_id not in before]
     known = {call.ids.trace_id for call in calls}
-    known |= {span.context.trace_id for span in spans if span.name == "ping"}
-    return [span for span in spans if span.context.trace_id not in known]
+    others = [spans for trace_id, spans in found.items() if trace_id not in known]
+    return [span for spans in others if all(span.name != "ping" for span in spans) for span in spans]
 
 
 @pytest.fixture
@@ -133,11 +152,14 @@ def test_every_trace_is_complete(
         name: [record for record in records if record["content"]["method"] == "tools/call"]
         for name, records in received.items()
     }
+
+    def is_whole(found: Traces, call: Call) -> bool:
+        return draw(found.get(call.ids.trace_id, [])) == wanted[call.entry, call.tool]
+
+    found = traces_when(trees, before, lambda found: all(is_whole(found, call) for call in calls))
     for call in calls:
         peer, _, tool = call.tool.partition("-")
-        spans = trees.spans(call.ids) if call is calls[0] else trace_of(sink, call.ids)
-        if draw(spans) != wanted[call.entry, call.tool]:
-            spans = trees.spans(call.ids, lambda spans: draw(spans) == wanted[call.entry, call.tool])  # noqa: B023
+        spans = found[call.ids.trace_id]
         assert draw(spans) == wanted[call.entry, call.tool]
         assert_received(call, tools[peer], spans, tool)
     # Each message of each call, handshakes too, has come with its call's context.
@@ -147,7 +169,7 @@ def test_every_trace_is_complete(
         assert {trace_id for trace_id, _ in arrived} == {
             call.ids.trace_id for call in calls if call.tool.startswith(f"{name}-")
         }
-    assert not strays(sink, before, calls)
+    assert not strays(found, calls)
 
 
 @pytest.mark.skipif(version() < (1, 0, 0), reason="gateway 0.9.0 keeps no upstream sessions")
@@ -175,10 +197,13 @@ def test_calls_that_share_upstream_sessions(
 
     records = messages(behind.up, since[behind.up.name])
     tools = [record for record in records if record["content"]["method"] == "tools/call"]
+
+    def is_whole(found: Traces, call: Call) -> bool:
+        return tree(found.get(call.ids.trace_id, [])) == wanted
+
+    found = traces_when(trees, before, lambda found: all(is_whole(found, call) for call in calls))
     for call in calls:
-        spans = trees.spans(call.ids) if call is calls[0] else trace_of(sink, call.ids)
-        if tree(spans) != wanted:
-            spans = trees.spans(call.ids, lambda spans: tree(spans) == wanted)
+        spans = found[call.ids.trace_id]
         assert tree(spans) == wanted
         ids = {span.context.span_id for span in spans} | {call.ids.span_id}
         assert all(span.parent is not None and span.parent.span_id in ids for span in spans)
@@ -186,4 +211,4 @@ def test_calls_that_share_upstream_sessions(
     # The sessions are shared as they are without tracing: one for each of the callers'.
     methods = Counter(record["content"]["method"] for record in records)
     assert methods["initialize"] == SESSIONS
-    assert not strays(sink, before, calls)
+    assert not strays(found, calls)
