@@ -63,8 +63,8 @@ class McpConfig:
         langfuse: ``auto`` (by the OTLP endpoint), ``on`` or ``off`` (``OTEL_INSTRUMENTATION_MCP_LANGFUSE``).
         baggage_attributes: baggage entries (``name``, ``prefix.*``) that become attributes
             (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_ATTRIBUTES``).
-        baggage_outbound: the only baggage entries that leave with a message; ``*`` for all; None: all, but none from a
-            ContextForge gateway (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND``).
+        baggage_outbound: the only baggage entries that leave with a message; ``*`` for all; ``auto`` for all, but none from
+            a ContextForge gateway (``OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND``).
         stdio_children: ``off``, ``on`` or ``on+headers``: whether Python servers started over stdio are instrumented
             too, and get credentials for it (``OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN``).
     """
@@ -94,7 +94,7 @@ class McpConfig:
     identity_key: str | None = field(default=None, repr=False)
     langfuse: str = "auto"
     baggage_attributes: Iterable[str] = ()
-    baggage_outbound: Iterable[str] | None = None
+    baggage_outbound: Iterable[str] = ("auto",)
     stdio_children: str = "off"
 
     def __post_init__(self) -> None:
@@ -111,10 +111,8 @@ class McpConfig:
         )
         for name in ("capture_inputs", "exclude_inputs", "capture_outputs", "exclude_outputs", "redact_keys"):
             setattr(self, name, self._names(name))
-        for name in ("keep_keys", "clean_spans_scopes", "baggage_attributes"):
+        for name in ("keep_keys", "clean_spans_scopes", "baggage_attributes", "baggage_outbound"):
             setattr(self, name, self._names(name))
-        if self.baggage_outbound is not None:
-            self.baggage_outbound = self._names("baggage_outbound")
         self.error_text = self._choice("error_text", "redacted", "off")
         self.stacktraces = self._flag("stacktraces")
         self.max_payload = self._number("max_payload", 32_768, least=256)
@@ -201,8 +199,8 @@ class McpConfig:
         parts = _strings(value.split(separator) if isinstance(value, str) else value)
         if parts is None:
             default: Any = type(self).__dataclass_fields__[name].default
-            self._reject(name, value, ",".join(default or ()))
-            return tuple(default or ())
+            self._reject(name, value, ",".join(default))
+            return tuple(default)
         return tuple(part.strip() for part in parts if part.strip())
 
 

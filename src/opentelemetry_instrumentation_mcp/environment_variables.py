@@ -79,8 +79,8 @@ OTEL_INSTRUMENTATION_MCP_BAGGAGE_ATTRIBUTES = "OTEL_INSTRUMENTATION_MCP_BAGGAGE_
 """Comma-separated baggage entries, ``name`` or ``prefix.*``, that become span attributes; default none."""
 
 OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND = "OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND"
-"""Comma-separated baggage entries, ``name`` or ``prefix.*``, that may leave with a message, ``*`` for all.
-Default: all, but none from a ContextForge gateway."""
+"""Comma-separated baggage entries, ``name`` or ``prefix.*``, that may leave with a message; ``*`` for all;
+``auto`` (default) for all, but none from a ContextForge gateway."""
 
 OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN = "OTEL_INSTRUMENTATION_MCP_STDIO_CHILDREN"
 """``on``: Python servers that an MCP client starts over stdio are instrumented too, with the client's ``OTEL_*``

@@ -49,6 +49,7 @@ _MAX_NAMES = 1000
 _MAX_METHODS = 100
 _MAX_CODES = 100
 _MAX_FRAMES = 50
+_ALL_BAGGAGE = frozenset({"*", "auto"})
 _LISTINGS = frozenset({"tools/list", "prompts/list"})
 
 OPERATION_DETAILS = "gen_ai.client.inference.operation.details"
@@ -103,8 +104,8 @@ class Telemetry:
         self._excluded = frozenset(self.config.excluded_methods)
         self._reuses_tool_span = self.config.execute_tool_span == "reuse"
         self._tells_more = self.config.tells_more() and bool(self._has_more_to_tell())
-        outbound = self.config.baggage_outbound
-        self._filters_baggage = outbound is not None and "*" not in outbound
+        self._filters_baggage = _ALL_BAGGAGE.isdisjoint(self.config.baggage_outbound)
+        self._baggage_by_name = frozenset(self.config.baggage_outbound) - _ALL_BAGGAGE
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
         self._targets = Admission(_MAX_NAMES)
         self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
@@ -152,7 +153,7 @@ class Telemetry:
 
     def keep_baggage(self) -> None:
         """Let no baggage leave, unless the configuration says otherwise: this program is a gateway."""
-        self._filters_baggage = self._filters_baggage or self.config.baggage_outbound is None
+        self._filters_baggage = "*" not in self.config.baggage_outbound
 
     def outbound(self, context: Context) -> Context:
         """``context`` with only such baggage as may leave with a message."""
@@ -160,7 +161,7 @@ class Telemetry:
             return context
         from .baggage import BaggageRules, outbound_context
 
-        return outbound_context(BaggageRules(self.config.baggage_outbound or ()), context)
+        return outbound_context(BaggageRules(self._baggage_by_name), context)
 
     def carry(self, message: Message, connection: Connection) -> Operation | None:
         """An operation that does nothing but propagate the current context with an outbound ``message``."""

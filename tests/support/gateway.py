@@ -474,10 +474,12 @@ class Upstreams:
     """Streamable HTTP, not instrumented; REST and A2A as well."""
     events: Upstream
     """SSE, instrumented."""
+    proxied: Upstream
+    """Streamable HTTP, not instrumented, for direct proxy: one server cannot well be two peers."""
 
     @property
     def all(self) -> tuple[Upstream, ...]:
-        return (self.up, self.bare, self.events)
+        return (self.up, self.bare, self.events, self.proxied)
 
 
 @contextmanager
@@ -486,7 +488,8 @@ def upstreams(folder: Path, sink: OtlpSink) -> Iterator[Upstreams]:
         up = stack.enter_context(Upstream(folder, "up", sink))
         bare = stack.enter_context(Upstream(folder, "bare"))
         events = stack.enter_context(Upstream(folder, "events", sink, sse=True))
-        yield Upstreams(up, bare, events)
+        proxied = stack.enter_context(Upstream(folder, "proxied"))
+        yield Upstreams(up, bare, events, proxied)
 
 
 @contextmanager
@@ -497,13 +500,13 @@ def furnished(gateway: Gateway, behind: Upstreams) -> Iterator[Gateway]:
         gateway.register(behind.bare)
         gateway.register(behind.events)
         gateway.register(down)
+        if version() >= (1, 0, 0):
+            gateway.register(behind.proxied, gateway_mode="direct_proxy")
         gateway.register_rest(behind.bare, "rest-ok", "/rest/ok")
         gateway.register_rest(behind.bare, "rest-broken", "/rest/broken")
         gateway.register_rest(behind.bare, "rest-flaky", "/rest/flaky")
         gateway.register_a2a(behind.bare, "ag1")
         gateway.make_server()
-        # After the virtual server, which would have its tools twice. Two peers cannot have the same URL.
-        gateway.register(behind.bare, name="proxy", url=f"{behind.bare.url}/", gateway_mode="direct_proxy")
         down.stop(signal.SIGKILL)
         yield gateway
 

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
@@ -66,6 +67,11 @@ class Body:
     headers: Mapping[str, str]
     raw: bytes
     message: Any
+
+    @cached_property
+    def spans(self) -> tuple[SinkSpan, ...]:
+        """What it holds, if it is one of traces; made once, as tests ask for all spans again and again."""
+        return tuple(_spans(self.message)) if self.path == TRACES else ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ class OtlpSink:
         return any(wanted in body.raw for body in self.bodies)
 
     def spans(self, service_name: str | None = None) -> list[SinkSpan]:
-        spans = [span for message in self._messages(TRACES) for span in _spans(message)]
+        spans = [span for body in self.bodies for span in body.spans]
         return [span for span in spans if service_name in (None, span.service_name)]
 
     def logs(self, service_name: str | None = None) -> list[SinkLog]:

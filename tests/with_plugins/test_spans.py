@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
+import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from conftest import Instrument, Recorder
+from opentelemetry_instrumentation_mcp import McpInstrumentor
 from support import plugin_framework as pf
 from support import plugin_zoo as zoo
 from support.plugin_framework import BLOCKS, IS_CPEX, IS_IGNORED, LOOKS_ON, framework, invoke, managing, plugin
@@ -299,6 +303,28 @@ async def test_the_caller_gives_up(instrumented: Recorder, tmp_path: Path) -> No
     assert chain_told(instrumented) == (False, None, 2, 0)
 
 
+@pytest.mark.parametrize("raising", [False, True])
+async def test_a_program_that_runs_plugins_in_a_way_of_its_own(
+    instrumented: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raising: bool
+) -> None:
+    violation = framework.PluginViolation(reason="r", description="d", code="OWN")
+    violation.plugin_name = "first"
+
+    async def execute_plugin(*args: Any, **kwargs: Any) -> Any:
+        if raising:
+            raise framework.PluginViolationError("blocked", violation=violation)
+        return framework.PluginResult(continue_processing=False, violation=violation)
+
+    async with managing(tmp_path, plugin("first"), plugin("second")) as manager:
+        monkeypatch.setattr(manager._executor, "execute_plugin", execute_plugin)
+        try:
+            await invoke(manager)
+        except framework.PluginViolationError:
+            assert raising
+    assert outcome(chain_of(instrumented)) == NO_ERROR
+    assert chain_told(instrumented) == (True, "first", 0, 0)
+
+
 # ----- at the same time, and in the background
 
 
@@ -374,6 +400,23 @@ async def test_in_the_background_a_plugin_outlives_its_chain(
     later = runs_of(instrumented)["later"]
     assert outcome(later) == expected
     assert told(later, "mode", "stopped_chain") == {"mode": "fire_and_forget", "stopped_chain": False}
+
+
+@only_cpex
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks that begin at once are of Python 3.12")
+async def test_in_the_background_but_begun_at_once(instrumented: Recorder, tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    later = {"mode": "fire_and_forget"}
+    async with managing(tmp_path, plugin("later", **later), plugin("bad", "crash", **later)) as manager:
+        await asyncio.gather(*(await invoke(manager)).background_tasks)
+    runs = runs_of(instrumented)
+    assert sorted(runs) == ["bad", "later"]
+    assert {name: told(run, "stopped_chain")["stopped_chain"] for name, run in runs.items()} == {
+        "bad": False,
+        "later": False,
+    }
+    assert outcome(chain_of(instrumented)) == NO_ERROR
+    assert chain_told(instrumented) == (False, None, 2, 0)
 
 
 @only_cpex
@@ -458,6 +501,41 @@ async def test_many_chains_at_the_same_time(instrumented: Recorder, tmp_path: Pa
         runs = [span for span in instrumented.find("plugin.execute") if span.parent.span_id == chain.context.span_id]
         assert [told(run, "name")["name"] for run in runs] == ["first", "second"]
         assert {run.context.trace_id for run in runs} == {chain.context.trace_id}
+
+
+async def test_nothing_is_kept_alive(instrumented: Recorder, tmp_path: Path) -> None:
+    kinds = [
+        plugin("swallowed", "crash", **IS_IGNORED),
+        plugin("watches", "deny", **LOOKS_ON),
+        plugin("raises", "raise_violation"),
+        plugin("bad", "crash"),
+    ]
+    alive: list[weakref.ref[Any]] = []
+
+    async def go(manager: Any) -> None:
+        request = pf.payload()
+        alive.append(weakref.ref(request))
+        try:
+            await manager.invoke_hook(pf.PRE, request, pf.global_context())
+        except Exception as error:
+            alive.append(weakref.ref(error))
+
+    for one in kinds:
+        async with managing(tmp_path, one) as manager:
+            gc.collect()
+            gc.disable()
+            try:
+                await go(manager)
+                # The framework raises an exception from another: what it keeps without us, it may keep.
+                with_us = [ref() is not None for ref in alive]
+                alive.clear()
+                McpInstrumentor().uninstrument()
+                await go(manager)
+                assert with_us == [ref() is not None for ref in alive]
+                alive.clear()
+            finally:
+                gc.enable()
+        McpInstrumentor().instrument(tracer_provider=instrumented.tracer_provider, skip_dep_check=True)
 
 
 # ----- texts

@@ -146,6 +146,7 @@ def _scoped(spanned: Around) -> Around:
     return Around(build)
 
 
+@contained("leave what the gateway does")
 def _reset(token: Any) -> None:
     with suppress(ValueError):  # an abandoned coroutine is closed in a foreign context
         _work.reset(token)

@@ -32,14 +32,16 @@ _MAX_CAUSES: Final = 20
 _MAX_TEAMS: Final = 5
 
 
+@contained("look for the gateway's own tracing")
 def native_tracing() -> bool:
     """Whether the gateway's own OpenTelemetry tracing is on."""
     return getattr(sys.modules.get("mcpgateway.observability"), "_TRACER", None) is not None
 
 
+@contained("ask whose spans are wanted")
 def stands_down(telemetry: Telemetry) -> bool:
     """Whether the gateway's own spans are there and are to stay."""
-    return telemetry.keeps_native_spans and native_tracing()
+    return telemetry.keeps_native_spans and bool(native_tracing())
 
 
 @contained("read what the gateway knows of a request")

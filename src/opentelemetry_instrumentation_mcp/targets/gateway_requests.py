@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from ..guard import contained
@@ -61,20 +61,14 @@ def handle_rpc(telemetry: Telemetry) -> Around:
 
         async def handler(request: Any, /, *args: Any, **kwargs: Any) -> Any:
             if telemetry.active and telemetry.records():
-                await _load_body(request)
+                # The request keeps its body at the first look. A failure comes again, to the gateway's own look.
+                with suppress(Exception):
+                    await request.body()
             return await method(request, *args, **kwargs)
 
         return handler
 
     return Around(build)
-
-
-async def _load_body(request: Any) -> None:
-    """Have the request keep its body, as it does at the first look; a failure comes again to the gateway's own."""
-    try:
-        await request.body()
-    except Exception:
-        return
 
 
 # ----- HTTP requests
@@ -135,7 +129,7 @@ def serve_with_native_span(telemetry: Telemetry) -> Around:
     """``OpenTelemetryRequestMiddleware.__call__``: makes a second root, beside a span that the request has already."""
 
     @contained("see a second span of an HTTP request")
-    def is_second() -> bool:
+    def is_second() -> bool | None:
         return telemetry.active and native_tracing() and not telemetry.keeps_native_spans and is_in_live_span()
 
     def build(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -111,12 +111,19 @@ def outcome_of_answer(telemetry: Telemetry, operation: Operation, answer: Mappin
 def handle_streamable_http(telemetry: Telemetry) -> Around:
     """``SessionManagerWrapper.handle_streamable_http``: some messages it answers itself."""
 
+    @contained("see a POST")
+    def begin(scope: Mapping[str, Any]) -> _Post | None:
+        if not telemetry.active or not telemetry.records() or scope.get("method") != "POST":
+            return None
+        post = _Post(telemetry, scope)
+        _post.set(post)
+        return post
+
     def build(call: Callable[..., Any]) -> Callable[..., Any]:
         async def method(self: Any, /, scope: Any, receive: Any, send: Any) -> Any:
-            if not telemetry.active or not telemetry.records() or scope.get("method") != "POST":
+            post = begin(scope)
+            if post is None:
                 return await call(self, scope, receive, send)
-            post = _Post(telemetry, scope)
-            _post.set(post)
 
             async def receiving() -> Any:
                 event = await receive()

@@ -61,6 +61,7 @@ class UpstreamCall:
         """Begin a part of the call."""
         return begin(self.telemetry, name, {**self.facts, **self.attributes}, parent=self.internal.context)
 
+    @contained("end a part of a call to an upstream server")
     def end_part(self, part: Internal, error: BaseException | None) -> None:
         """End a part, with what was raised in it."""
         if error is not None and is_cancellation(error):
@@ -84,6 +85,7 @@ class UpstreamCall:
 _call: ContextVar[UpstreamCall | None] = ContextVar("otel_mcp_upstream_call", default=None)
 
 
+@contained("look for a call to an upstream server")
 def _current() -> UpstreamCall | None:
     call = _call.get()
     return call if call is not None and not call.internal.settled else None
@@ -135,6 +137,7 @@ def _calling(call: UpstreamCall | None) -> Generator[None, None, None]:
     call.end(None)
 
 
+@contained("leave a call to an upstream server")
 def _leave(token: Any, attachment: Any) -> None:
     detached(attachment)
     with suppress(ValueError):
@@ -150,6 +153,11 @@ def fetch_prompt(telemetry: Telemetry) -> Around:
     """``_fetch_gateway_prompt_result``: a prompt that an upstream server renders."""
 
     @contained("see a prompt being fetched")
+    def start(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> UpstreamCall | None:
+        if not telemetry.active or stands_down(telemetry):
+            return None
+        return _start(telemetry, describe(argument(args, kwargs, 0, "prompt")))
+
     def describe(prompt: Any) -> dict[str, Any]:
         loaded = _loaded(prompt)
         gateway = _loaded(loaded.get("gateway"))
@@ -160,9 +168,7 @@ def fetch_prompt(telemetry: Telemetry) -> Around:
 
     def build(fetch: Callable[..., Any]) -> Callable[..., Any]:
         async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if not telemetry.active or stands_down(telemetry):
-                return await fetch(self, *args, **kwargs)
-            with in_call(telemetry, describe(argument(args, kwargs, 0, "prompt")) or {}):
+            with contextmanager(_calling)(start(args, kwargs)):
                 return await fetch(self, *args, **kwargs)
 
         return method
