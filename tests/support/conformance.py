@@ -576,7 +576,7 @@ def _internal_faults(span: Any) -> Iterator[tuple[str, str]]:
     for name, value in attributes.items():
         if not any(conv.matches(name, known) for known in conv.INTERNAL_ATTRIBUTES):
             yield "attribute-unknown", f"{name} does not belong on an INTERNAL span"
-        is_typed = type(value) is conv.PLUGIN_ATTRIBUTES.get(name, str)
+        is_typed = type(value) is conv.INTERNAL_TYPES.get(name, str)
         limit = conv.INTERNAL_TEXTS.get(name, conv.MAX_ATTRIBUTE)
         if not is_typed or (isinstance(value, str) and text_faults(value, limit)):
             yield "attribute-type", f"{name} is {value!r:.80}"

@@ -198,6 +198,7 @@ HARVESTED = ("fastmcp.*", "enduser.*")
 INTERNAL_NAMES = re.compile(
     r"delegate .+|execute_tool .+|render_prompt .+|read_resource|list_(tools|prompts|resources|resource_templates)"
     r"|plugin\.hook\.invoke|plugin\.execute"
+    r"|tool\.invoke|resource\.read|prompt\.render|a2a\.invoke|mcp\.client\.(call|initialize|request|response)"
 )
 PLUGIN_ATTRIBUTES = {
     "plugin.hook.type": str,
@@ -219,6 +220,49 @@ PLUGIN_ATTRIBUTES = {
     "plugin.continue_processing": bool,
     "plugin.stopped_chain": bool,
 }
+# Of the gateway. Who somebody is (`user.*`, `team.*`, `session.id`) is told by option only.
+GATEWAY_ATTRIBUTES = {
+    "tool.name": str,
+    "tool.id": str,
+    "tool.integration_type": str,
+    "tool.gateway_id": str,
+    "mcp.tool.name": str,
+    "contextforge.tool.id": str,
+    "contextforge.gateway_id": str,
+    "contextforge.runtime": str,
+    "contextforge.transport": str,
+    "contextforge.session.pooled": bool,
+    "contextforge.attempts": int,
+    "upstream.response.success": bool,
+    "success": bool,
+    "duration.ms": float,
+    "arguments_count": int,
+    "has_headers": bool,
+    "server_id": str,
+    "resource.id": str,
+    "resource.name": str,
+    "resource.type": str,
+    "resource.uri": str,
+    "prompt.id": str,
+    "a2a.agent.id": str,
+    "a2a.agent.name": str,
+    "a2a.agent.type": str,
+    "a2a.agent.url": str,
+    "a2a.interaction_type": str,
+    "server.address": str,
+    "server.port": int,
+    "url.full": str,
+    "url.path": str,
+    "correlation_id": str,
+    "request_id": str,
+    "auth.method": str,
+    "user.email": str,
+    "user.is_admin": bool,
+    "team.scope": str,
+    "team.name": str,
+    "session.id": str,
+}
+INTERNAL_TYPES = PLUGIN_ATTRIBUTES | GATEWAY_ATTRIBUTES
 INTERNAL_ATTRIBUTES = (
     "fastmcp.*",
     "gen_ai.operation.name",
@@ -227,7 +271,7 @@ INTERNAL_ATTRIBUTES = (
     "mcp.resource.uri",
     "error.type",
     STATUS_CODE,
-    *PLUGIN_ATTRIBUTES,
+    *INTERNAL_TYPES,
 )
 
 # Texts of the host on INTERNAL spans: how long they may be.

@@ -56,7 +56,7 @@ def test_without_a_caller_there_is_one_trace(own: Gateway, own_trees: Trees, sin
 
 @pytest.mark.parametrize("entry", ["/rpc", "/mcp"])
 def test_spans_that_are_kept_are_not_there_twice(kept: Gateway, behind: Upstreams, sink: OtlpSink, entry: str) -> None:
-    """The gateway's own spans stay, and ours of the same things stand down; messages, plugins and propagation remain."""
+    """The gateway's own spans stay, ours of the same things stand down; messages, plugins and propagation remain."""
     trees = Trees(sink, kept, behind)
     reply = kept.call_tool(entry, "up-add", {"a": 2, "b": 3})
     spans = trees.spans(reply)
