@@ -14,6 +14,7 @@ from ..telemetry import Telemetry
 from .arguments import argument
 from .gateway import current_work
 from .gateway_facts import stands_down
+from .gateway_upstream import note_failed_request
 
 # Where the gateway calls itself.
 _LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -95,7 +96,11 @@ def send_http(telemetry: Telemetry) -> Around:
         async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if telemetry.active:
                 inject(argument(args, kwargs, 0, "request"))
-            return await send(self, *args, **kwargs)
+            try:
+                return await send(self, *args, **kwargs)
+            except Exception as error:
+                note_failed_request(error)
+                raise
 
         return method
 
