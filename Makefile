@@ -8,6 +8,7 @@
 #   make demo-gateway  the traces of calls through a ContextForge gateway; needs a Python from 3.11 to 3.13, if it is not
 #                   found:                             make demo-gateway GATEWAY_PYTHON=/path/to/python3.12
 #   make bench      the benchmarks, as a table:        make bench ARGS=...
+#   make bench-gateway  what is added to a tool call through a ContextForge gateway
 #   make changelog  the unreleased changes; with VERSION=1.2.3, write them into CHANGELOG.md
 #   make clean      remove what the others made
 
@@ -33,7 +34,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: test quick canary demo demo-gateway bench changelog clean
+.PHONY: test quick canary demo demo-gateway bench bench-gateway changelog clean
 
 test: $(NOX)
 	$(NOX) $(if $(ARGS),-- $(ARGS))
@@ -52,6 +53,9 @@ demo-gateway: $(DEMO_GATEWAY)/.installed
 
 bench: $(BENCH)-1.30/.installed $(BENCH)-2.3/.installed
 	$(BENCH)-2.3/bin/python benchmarks/run.py $(BENCH)-1.30/bin/python $(BENCH)-2.3/bin/python $(ARGS)
+
+bench-gateway: $(DEMO_GATEWAY)/.installed
+	$(DEMO_GATEWAY)/bin/python benchmarks/gateway.py $(ARGS)
 
 changelog: $(NOX)
 ifdef VERSION

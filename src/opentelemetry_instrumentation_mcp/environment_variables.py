@@ -1,8 +1,8 @@
 """Environment variables of this instrumentation; ``opentelemetry-instrument`` offers each of them as an option."""
 
 OTEL_INSTRUMENTATION_MCP_DISABLED_TARGETS = "OTEL_INSTRUMENTATION_MCP_DISABLED_TARGETS"
-"""Comma-separated names of targets not to instrument: ``sdk_v1``, ``sdk_v2``, ``transports``, ``fastmcp``, ``stdio_children``,
-``gateway``, ``plugins``."""
+"""Comma-separated names of targets not to instrument: ``sdk_v1``, ``sdk_v2``, ``transports``, ``fastmcp``,
+``stdio_children``, ``gateway``, ``plugins``."""
 
 OTEL_INSTRUMENTATION_MCP_NATIVE_SPANS = "OTEL_INSTRUMENTATION_MCP_NATIVE_SPANS"
 """``replace`` (default): our spans take the place of a library's own MCP spans; ``keep``: the library's stay."""

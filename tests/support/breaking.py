@@ -276,7 +276,7 @@ async def places_called(work: Work, **options: Any) -> list[Place]:
 
 
 async def break_each(
-    without: tuple[Any, Any], work: Work, places: Sequence[Place], *, host_log: bool = True, **options: Any
+    without: tuple[Any, Any], work: Work, places: Sequence[Place], host_log: bool = True, /, **options: Any
 ) -> list[str]:
     """How ``work`` differs from what it was ``without`` us, for each of the places that is made to raise.
 

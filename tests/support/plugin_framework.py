@@ -29,6 +29,9 @@ HAS_TRANSPORTS = importlib.util.find_spec(f"{PACKAGE}.external.unix") is not Non
 # That of gateway 0.9.0 takes the failure of a plugin for one of its own telemetry, and calls the plugin once more.
 CALLS_FAILURES_AGAIN = not IS_CPEX and VERSION.startswith("0.9.")
 
+# Before 0.1.3, a violation that is raised leaves the plugins that run at the same time running.
+LEAVES_OTHERS_RUNNING = IS_CPEX and VERSION in ("0.1.0", "0.1.1", "0.1.2")
+
 # What a plugin is configured with to be allowed to block; to have its failures ignored; to only look on.
 BLOCKS: dict[str, Any] = {"mode": "sequential"} if IS_CPEX else {"mode": "enforce"}
 IS_IGNORED: dict[str, Any] = {**BLOCKS, "on_error": "ignore"} if IS_CPEX else {"mode": "enforce_ignore_error"}

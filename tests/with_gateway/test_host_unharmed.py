@@ -126,6 +126,6 @@ async def test_every_function_of_ours_fails(here: Gateway) -> None:
         # What one part calls, the others need not try once more.
         places = [place for place in called if place.label not in tried]
         tried.update(place.label for place in places)
-        harmed = await break_each(without, run, places, host_log=False)
+        harmed = await break_each(without, run, places, False)
         assert not harmed, "\n".join(harmed)
     assert len(tried) > 70

@@ -34,7 +34,6 @@ ATTEMPTS: Final = "contextforge.attempts"
 RESOURCE_URI: Final = "resource.uri"
 PROMPT_ID: Final = "prompt.id"
 AGENT_NAME: Final = "a2a.agent.name"
-AGENT_URL: Final = "a2a.agent.url"
 SUCCEEDED: Final = "success"
 DURATION: Final = "duration.ms"
 
@@ -205,7 +204,7 @@ def create_span(telemetry: Telemetry) -> Any:
         if not telemetry.records() or stands_down(telemetry):
             return None
         if name == upstream.CALL:
-            return upstream.in_call(telemetry, _of_upstream(telemetry, attributes))
+            return upstream.in_call(telemetry, _of_upstream(attributes))
         if name == "mcp.initialize" or (name in upstream.PARTS and upstream.is_calling()):
             return nullcontext()  # the message, or the call, has its span
         work = current_work()
@@ -224,7 +223,7 @@ def create_span(telemetry: Telemetry) -> Any:
 def _part_of(telemetry: Telemetry, work: Work, attributes: Mapping[str, Any]) -> Any:
     """What takes the place of the gateway's span of ``work``; a second one is around the call to an upstream server."""
     if "gateway.transport" in attributes:
-        return upstream.in_call(telemetry, _of_resource_upstream(telemetry, attributes))
+        return upstream.in_call(telemetry, _of_resource_upstream(attributes))
     work.internal.tell(_of_work(telemetry, attributes))
     return nullcontext()
 
@@ -232,22 +231,21 @@ def _part_of(telemetry: Telemetry, work: Work, attributes: Mapping[str, Any]) ->
 def _of_work(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:
     told = {key: _scalar(attributes[key]) for key in _TOLD if key in attributes}
     told[GATEWAY_ID] = told.get("tool.gateway_id")
-    for key in (RESOURCE_URI, AGENT_URL):
-        if isinstance(attributes.get(key), str) and attributes[key] not in _UNKNOWN:
-            told[key] = telemetry.shown_uri(attributes[key])
-    return told
+    uri = attributes.get(RESOURCE_URI)
+    if isinstance(uri, str) and uri not in _UNKNOWN:
+        told[RESOURCE_URI] = telemetry.shown_uri(uri)
+    return {**told, **upstream.address(attributes.get("a2a.agent.url"))}
 
 
-def _of_upstream(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    told = {key: _scalar(value) for key, value in attributes.items() if key in upstream.TOLD}
-    return {**told, **upstream.address(telemetry, attributes.get("url.full"))}
+def _of_upstream(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _scalar(value) for key, value in attributes.items() if key in upstream.TOLD}
 
 
-def _of_resource_upstream(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _of_resource_upstream(attributes: Mapping[str, Any]) -> dict[str, Any]:
     transport = str(attributes["gateway.transport"]).lower()
     return {
         upstream.TRANSPORT: "sse" if transport == "sse" else "streamablehttp",
-        **upstream.address(telemetry, attributes.get("gateway.url")),
+        **upstream.address(attributes.get("gateway.url")),
     }
 
 

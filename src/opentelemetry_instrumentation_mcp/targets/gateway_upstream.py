@@ -96,14 +96,13 @@ def is_calling() -> bool:
     return _current() is not None
 
 
-def address(telemetry: Telemetry, url: Any) -> dict[str, Any]:
-    """The attributes of a server's URL, without what may be secret in it."""
+def address(url: Any) -> dict[str, Any]:
+    """Where the server of a URL is. The rest of the URL may be secret; some hosts put a key into the path."""
     if not isinstance(url, str) or "://" not in url:
         return {}
-    shown = telemetry.shown_uri(url)
-    parts = urlsplit(shown)
+    parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return {"server.address": parts.hostname, "server.port": port, "url.path": parts.path or "/", "url.full": shown}
+    return {"server.address": parts.hostname, "server.port": port}
 
 
 @contained("begin a call to an upstream server")
@@ -164,7 +163,7 @@ def fetch_prompt(telemetry: Telemetry) -> Around:
         transport = "sse" if str(gateway.get("transport", "")).lower() == "sse" else "streamablehttp"
         gateway_id = loaded.get("gateway_id")
         known = {GATEWAY_ID: str(gateway_id) if gateway_id else None, TRANSPORT: transport}
-        return {**known, **address(telemetry, gateway.get("url"))}
+        return {**known, **address(gateway.get("url"))}
 
     def build(fetch: Callable[..., Any]) -> Callable[..., Any]:
         async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -187,7 +186,7 @@ def acquire_session(telemetry: Telemetry) -> Around:
         if not telemetry.active or stands_down(telemetry):
             return None
         open_call = _current()
-        call = open_call or _start(telemetry, _of_checkout(telemetry, kwargs))
+        call = open_call or _start(telemetry, _of_checkout(kwargs))
         if call is None:
             return None
         call.pooled = True
@@ -214,10 +213,10 @@ def acquire_session(telemetry: Telemetry) -> Around:
     return Around(build)
 
 
-def _of_checkout(telemetry: Telemetry, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _of_checkout(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(getattr(kwargs.get("transport_type"), "value", "")).lower()
     known = {GATEWAY_ID: kwargs.get("gateway_id"), TRANSPORT: "sse" if kind == "sse" else "streamablehttp"}
-    return {**known, **address(telemetry, kwargs.get("url"))}
+    return {**known, **address(kwargs.get("url"))}
 
 
 @contextmanager

@@ -46,7 +46,15 @@ Kwargs = Mapping[str, Any]
 
 def invoke_hook(telemetry: Telemetry) -> Around:
     """``PluginExecutor.execute``: the plugins of a hook are run."""
+    _load_policy(telemetry)
     return _around(telemetry, _begin_chain, _end_chain)
+
+
+@contained("load the payload policy")
+def _load_policy(telemetry: Telemetry) -> None:
+    """Now, while the framework is imported, and not at the first violation, when a caller waits."""
+    if telemetry.config.error_text != "off":
+        telemetry.disclosure.error_text("")
 
 
 def execute_plugin(telemetry: Telemetry) -> Around:
@@ -156,6 +164,8 @@ def _stands_down(telemetry: Telemetry, executor: Any) -> bool:
 
 @contained("begin a hook chain")
 def _begin_chain(telemetry: Telemetry, executor: Any, args: tuple[Any, ...], kwargs: Kwargs) -> Chain | None:
+    if not telemetry.records():
+        return None
     refs, _, _, hook_type = leading(args, kwargs, "hook_refs", "payload", "global_context", "hook_type")
     if not refs or _stands_down(telemetry, executor):
         return None
@@ -186,6 +196,8 @@ def _end_chain(chain: Chain, result: Any, error: BaseException | None) -> None:
 
 @contained("begin the run of a plugin")
 def _begin_run(telemetry: Telemetry, executor: Any, args: tuple[Any, ...], kwargs: Kwargs) -> Run | None:
+    if not telemetry.records():
+        return None
     ref = argument(args, kwargs, 0, "hook_ref")
     place = current_place()
     # What a plugin runs in turn is not of its chain, unless that is a chain of its own.
@@ -203,6 +215,7 @@ def _begin_run(telemetry: Telemetry, executor: Any, args: tuple[Any, ...], kwarg
 
 @contained("end the run of a plugin")
 def _end_run(run: Run, result: Any, error: BaseException | None) -> None:
+    run.ended_ns = time_ns()
     run.returned, run.raised = result, error
     if not run.is_seen:
         run.see(result, error)
@@ -211,7 +224,6 @@ def _end_run(run: Run, result: Any, error: BaseException | None) -> None:
         if run.error is not None and not run.violation_raised and run.internal is not None:
             run.telemetry.note_exception(run.internal, run.error)
     finally:
-        run.ended_ns = time_ns()
         chain = run.chain
         if chain is None or chain.is_over or not (run.denies or run.error is not None or error is not None):
             settle(run, stopped=False)
