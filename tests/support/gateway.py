@@ -49,7 +49,7 @@ ENTRIES = ("/rpc", "/mcp", "/servers/{id}/mcp", "/sse", "/servers/{id}/sse", "/w
 """Where a client may send a message to the gateway, and get an answer."""
 
 # One set for all gateways of a run: they share a database that was prepared once.
-_SECRETS = {
+SECRETS = {
     name: f"{secrets.token_urlsafe(32)}-Aa1!"
     for name in (
         "JWT_SECRET_KEY",
@@ -83,7 +83,7 @@ def token(**claims: Any) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
     signed = ".".join(part(json.dumps(one).encode()) for one in ({"alg": "HS256", "typ": "JWT"}, payload))
-    digest = hmac.new(_SECRETS["JWT_SECRET_KEY"].encode(), signed.encode(), hashlib.sha256).digest()
+    digest = hmac.new(SECRETS["JWT_SECRET_KEY"].encode(), signed.encode(), hashlib.sha256).digest()
     return f"{signed}.{part(digest)}"
 
 
@@ -96,7 +96,7 @@ def _base_environment() -> dict[str, str]:
     env |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", "PYTHONPATH": str(TESTS)}
     return (
         env
-        | _SECRETS
+        | SECRETS
         | {
             "ENVIRONMENT": "development",
             "PLATFORM_ADMIN_EMAIL": ADMIN,
