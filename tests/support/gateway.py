@@ -483,7 +483,7 @@ class Upstreams:
 
 
 @contextmanager
-def upstreams(folder: Path, sink: OtlpSink) -> Iterator[Upstreams]:
+def upstreams(folder: Path, sink: OtlpSink | None) -> Iterator[Upstreams]:
     with ExitStack() as stack:
         up = stack.enter_context(Upstream(folder, "up", sink))
         bare = stack.enter_context(Upstream(folder, "bare"))

@@ -9,7 +9,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 import uvicorn
 
 from support.breaking import Log, Outcome, break_each, harm, instrumented, listening, places_called
-from support.gateway import INITIALIZED, Events, Gateway, Reply, Upstream, Upstreams, furnished, request
+from support.gateway import INITIALIZED, Events, Gateway, Reply, furnished, request, upstreams
 
 pytestmark = [
     pytest.mark.anyio,
@@ -50,20 +49,14 @@ class InThisProcess(Gateway):
         self._thread.join(30)
 
 
-@contextmanager
-def uninstrumented(folder: Path) -> Iterator[Upstreams]:
-    """Servers of its own: calls of an uninstrumented gateway would be traces of their own in the others."""
-    with Upstream(folder, "up") as up, Upstream(folder, "bare") as bare, Upstream(folder, "events", sse=True) as events:
-        yield Upstreams(up, bare, events)
-
-
 @pytest.fixture(scope="module")
 def here(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     environment = dict(os.environ)
     settings = {"USE_STATEFUL_SESSIONS": "true", "LOG_LEVEL": "CRITICAL"}
     try:
         gateway = InThisProcess(tmp_path_factory.mktemp("here"), database, None, service_name="here", env=settings)
-        with uninstrumented(tmp_path_factory.mktemp("behind")) as behind, furnished(gateway, behind):
+        # Calls without us would be traces of their own in the servers of the other tests.
+        with upstreams(tmp_path_factory.mktemp("behind"), None) as behind, furnished(gateway, behind):
             yield gateway
     finally:
         # What the gateway leaves open is closed now, and not in the middle of another test.

@@ -26,8 +26,6 @@ def context_active(telemetry: Telemetry) -> Any:
 
     It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does.
     """
-    telemetry.keep_baggage()
-
     def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return wrapped(*args, **kwargs) if stands_down(telemetry) else False
 
