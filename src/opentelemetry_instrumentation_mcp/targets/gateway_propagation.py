@@ -24,10 +24,17 @@ _LOOPBACK_PATHS: Final = ("/rpc", "/_internal/mcp/rpc")
 def context_active(telemetry: Telemetry) -> Any:
     """``otel_context_active`` in the tool service: if it says yes, the gateway does without its pool of sessions.
 
-    It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does.
+    It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does, if
+    the messages of the SDK are traced.
     """
+    has_messages = "sdk_v1" not in telemetry.config.unused_targets()
+
+    @contained("ask whose way it is")
+    def is_ours() -> bool:
+        return has_messages and telemetry.records() and not stands_down(telemetry)
+
     def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return wrapped(*args, **kwargs) if stands_down(telemetry) else False
+        return False if is_ours() else wrapped(*args, **kwargs)
 
     return wrapper
 
@@ -38,7 +45,9 @@ def inject_headers(telemetry: Telemetry) -> Any:
     @contained("take baggage back")
     def without_baggage(headers: Any) -> None:
         allowed: dict[str, Any] = {}
-        propagation.inject(allowed, telemetry.context_to_propagate())
+        context = telemetry.context_to_propagate()
+        if context is not None:
+            propagation.inject(allowed, context)
         if "baggage" in headers and "baggage" not in allowed:
             del headers["baggage"]
         headers.update(allowed)
