@@ -22,6 +22,7 @@ SDK_TESTS = ("tests/unit", "tests/integration")
 FASTMCP_TESTS = ("tests/with_fastmcp",)
 TYPESCRIPT_TESTS = ("tests/typescript",)
 GATEWAY_TESTS = ("tests/with_gateway",)
+OLD_GATEWAY_TESTS = ("tests/with_gateway_old",)
 PLUGIN_TESTS = ("tests/with_plugins",)
 # Whole processes take long to start: the oldest and the newest of each generation start them, not those in between.
 PROCESS_TESTS = (
@@ -100,6 +101,16 @@ MATRIX = (
     ),
     fastmcp("fastmcp-4.1", "3.11", "fastmcp==4.1.6", "2.3.0", overrides=CERTIFI, without=PROCESS_TESTS),
     fastmcp("fastmcp-4.2", "3.13", "fastmcp-slim[client,server]==4.2.1", "2.3.0", overrides=CERTIFI),
+    Environment(
+        *("gateway-0.9.0", "3.12", "1.30.0", NEWEST_OTEL, "2.5.2"),
+        also=("mcp-contextforge-gateway==0.9.0",),
+        folders=OLD_GATEWAY_TESTS,
+    ),
+    Environment(
+        *("gateway-1.0.0", "3.12", "1.30.0", NEWEST_OTEL, "2.5.2"),
+        also=("mcp-contextforge-gateway==1.0.0",),
+        folders=OLD_GATEWAY_TESTS,
+    ),
     Environment(
         *("gateway-1.0.7", "3.12", "1.30.0", NEWEST_OTEL, "2.5.2"),
         also=("mcp-contextforge-gateway==1.0.7.post20260921",),

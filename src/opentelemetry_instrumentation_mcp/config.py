@@ -227,6 +227,11 @@ def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
             found[name] = environ[variable]
     if environ.get("OTEL_CAPTURE_IDENTITY_ATTRIBUTES", "").strip().lower() in _TRUE:
         found["identity"] = "on"
+    if all(
+        environ.get(f"OTEL_BAGGAGE_{name}", "").strip().lower() in _TRUE
+        for name in ("ENABLED", "PROPAGATE_TO_EXTERNAL")
+    ):
+        found["baggage_outbound"] = _baggage_keys(environ.get("OTEL_BAGGAGE_HEADER_MAPPINGS", ""))
     langfuse = environ.get("OTEL_EMIT_LANGFUSE_ATTRIBUTES", "").strip().lower()
     if langfuse in _TRUE | _FALSE:
         found["langfuse"] = "on" if langfuse in _TRUE else "off"
@@ -236,6 +241,17 @@ def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
         found["capture_inputs"] = "*" if inputs else ()
         found["capture_outputs"] = "*" if outputs else ()
     return found
+
+
+def _baggage_keys(mappings: str) -> list[str]:
+    """The baggage entries that the gateway makes of HTTP headers, by its setting; a JSON list."""
+    import json  # not for those who do without
+
+    try:
+        entries: list[Any] = json.loads(mappings or "[]")
+        return [entry["baggage_key"] for entry in entries]
+    except (ValueError, TypeError, KeyError):
+        return []
 
 
 def _captured_spans(names: str) -> bool:

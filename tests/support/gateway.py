@@ -38,7 +38,7 @@ from typing import Any
 
 import pytest
 
-from support.gateway_plugins import CONFIGURATION
+from support.gateway_plugins import configuration
 from support.http_join import INSTRUMENT, Answer, Ids, Server, free_port, post
 from support.sink import OtlpSink
 
@@ -49,7 +49,7 @@ ENTRIES = ("/rpc", "/mcp", "/servers/{id}/mcp", "/sse", "/servers/{id}/sse", "/w
 """Where a client may send a message to the gateway, and get an answer."""
 
 # One set for all gateways of a run: they share a database that was prepared once.
-_SECRETS = {
+SECRETS = {
     name: f"{secrets.token_urlsafe(32)}-Aa1!"
     for name in (
         "JWT_SECRET_KEY",
@@ -77,13 +77,18 @@ def token(**claims: Any) -> str:
     now = int(time.time())
     user = {"email": ADMIN, "full_name": "CLI User", "is_admin": True, "auth_provider": "cli"}
     payload = {"sub": ADMIN, "iat": now, "exp": now + 36000, "iss": "mcpgateway", "aud": "mcpgateway-api"}
-    payload |= {"jti": secrets.token_hex(8), "user": user, "teams": None, **claims}
+    payload |= {
+        "jti": secrets.token_hex(8),
+        "user": user,
+        **({"teams": None} if version() >= (1, 0, 0) else {}),
+        **claims,
+    }
 
     def part(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
     signed = ".".join(part(json.dumps(one).encode()) for one in ({"alg": "HS256", "typ": "JWT"}, payload))
-    digest = hmac.new(_SECRETS["JWT_SECRET_KEY"].encode(), signed.encode(), hashlib.sha256).digest()
+    digest = hmac.new(SECRETS["JWT_SECRET_KEY"].encode(), signed.encode(), hashlib.sha256).digest()
     return f"{signed}.{part(digest)}"
 
 
@@ -96,7 +101,7 @@ def _base_environment() -> dict[str, str]:
     env |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", "PYTHONPATH": str(TESTS)}
     return (
         env
-        | _SECRETS
+        | SECRETS
         | {
             "ENVIRONMENT": "development",
             "PLATFORM_ADMIN_EMAIL": ADMIN,
@@ -113,9 +118,11 @@ def _base_environment() -> dict[str, str]:
             "LOG_TO_FILE": "false",
             # Nothing goes on in the background while a test looks.
             "HEALTH_CHECK_INTERVAL": "36000",
-            # A call that cannot work is tried once.
-            "RETRY_MAX_ATTEMPTS": "1",
+            # Off is not the default in all releases.
+            "OTEL_ENABLE_OBSERVABILITY": "false",
             "RATE_LIMITING_ENABLED": "false",
+            # A call that cannot work is tried once, and none lasts long.
+            "RETRY_MAX_ATTEMPTS": "1",
             "TOOL_TIMEOUT": "6",
             # That of the plugins' configuration file does not count.
             "PLUGINS_PLUGIN_TIMEOUT": "3",
@@ -234,7 +241,7 @@ class Gateway(Server):
         settings["PLUGINS_ENABLED"] = str(plugins).lower()
         if plugins:
             path = folder / "plugins.yaml"
-            path.write_text(CONFIGURATION)
+            path.write_text(configuration(legacy=version() < (1, 0, 1)))
             settings |= {"PLUGINS_CONFIG_FILE": str(path), "PLUGIN_CONFIG_FILE": str(path)}
         command = [sys.executable, "-m", "mcpgateway"]
         if version() < (1, 0, 2):
@@ -340,6 +347,9 @@ class Gateway(Server):
             self._connection.request(method, path, body, dict(headers))
             response = self._connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
+        if response.status == 307 and not path.endswith("/"):
+            response.read()
+            return self._send(method, f"{path}/", body, headers)
         content_type = found.get("content-type", "").split(";")[0]
         return Answer(response.status, content_type, found, response.read().decode())
 
@@ -483,7 +493,7 @@ class Upstreams:
 
 
 @contextmanager
-def upstreams(folder: Path, sink: OtlpSink) -> Iterator[Upstreams]:
+def upstreams(folder: Path, sink: OtlpSink | None) -> Iterator[Upstreams]:
     with ExitStack() as stack:
         up = stack.enter_context(Upstream(folder, "up", sink))
         bare = stack.enter_context(Upstream(folder, "bare"))

@@ -57,7 +57,14 @@ def _marked(value: Any) -> Any:
     return value.replace("white", "black") if isinstance(value, str) else value
 
 
-CONFIGURATION = """\
+def configuration(*, legacy: bool) -> str:
+    """The configuration file; gateways up to 1.0.0 have other names for the modes."""
+    if not legacy:
+        return _CONFIGURATION
+    return _CONFIGURATION.replace("mode: sequential", "mode: enforce").replace("mode: transform", "mode: permissive")
+
+
+_CONFIGURATION = """\
 plugins:
   - {name: Guard, kind: support.gateway_plugins.Guard, description: d, version: "0.1", author: x, tags: [],
      hooks: [tool_pre_invoke, prompt_pre_fetch], mode: sequential, priority: 10, conditions: [], config: {}}

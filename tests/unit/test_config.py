@@ -157,6 +157,23 @@ def test_a_secret_is_not_shown() -> None:
         ({"OTEL_REDACT_FIELDS": "pin, iban"}, {"redact_keys": frozenset({"pin", "iban"})}),
         ({"OTEL_MAX_TRACE_PAYLOAD_SIZE": "4096"}, {"max_payload": 4096}),
         (
+            {
+                "OTEL_BAGGAGE_ENABLED": "true",
+                "OTEL_BAGGAGE_PROPAGATE_TO_EXTERNAL": "true",
+                "OTEL_BAGGAGE_HEADER_MAPPINGS": '[{"header_name": "X-Tenant-Id", "baggage_key": "tenant.id"}]',
+            },
+            {"baggage_outbound": frozenset({"tenant.id"})},
+        ),
+        (
+            {
+                "OTEL_BAGGAGE_ENABLED": "true",
+                "OTEL_BAGGAGE_PROPAGATE_TO_EXTERNAL": "true",
+                "OTEL_BAGGAGE_HEADER_MAPPINGS": '["tenant.id"',
+            },
+            {"baggage_outbound": frozenset()},
+        ),
+        ({"OTEL_BAGGAGE_ENABLED": "true"}, {"baggage_outbound": frozenset({"auto"})}),
+        (
             {"OTEL_CAPTURE_INPUT_SPANS": "tool.invoke,llm.chat"},
             {"capture_content": "SPAN_ONLY", "capture_inputs": frozenset({"*"}), "capture_outputs": frozenset()},
         ),

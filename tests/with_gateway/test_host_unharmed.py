@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import threading
@@ -15,9 +16,10 @@ from typing import Any
 import anyio
 import pytest
 import uvicorn
+from opentelemetry.sdk.trace import TracerProvider
 
 from support.breaking import Log, Outcome, break_each, harm, instrumented, listening, places_called
-from support.gateway import INITIALIZED, Events, Gateway, Reply, Upstreams, furnished, request
+from support.gateway import INITIALIZED, Events, Gateway, Reply, furnished, request, upstreams
 
 pytestmark = [
     pytest.mark.anyio,
@@ -49,14 +51,17 @@ class InThisProcess(Gateway):
 
 
 @pytest.fixture(scope="module")
-def here(database: Path, behind: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def here(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     environment = dict(os.environ)
     settings = {"USE_STATEFUL_SESSIONS": "true", "LOG_LEVEL": "CRITICAL"}
     try:
         gateway = InThisProcess(tmp_path_factory.mktemp("here"), database, None, service_name="here", env=settings)
-        with furnished(gateway, behind):
+        # Calls without us would be traces of their own in the servers of the other tests.
+        with upstreams(tmp_path_factory.mktemp("behind"), None) as behind, furnished(gateway, behind):
             yield gateway
     finally:
+        # What the gateway leaves open is closed now, and not in the middle of another test.
+        gc.collect()
         os.environ.clear()
         os.environ.update(environment)
 
@@ -129,3 +134,26 @@ async def test_every_function_of_ours_fails(here: Gateway) -> None:
         harmed = await break_each(without, run, places, False)
         assert not harmed, "\n".join(harmed)
     assert len(tried) > 70
+
+
+async def test_a_plan_of_the_rust_runtime_carries_no_context(here: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cached: the context in it would be that of the request that made it, for all that follow."""
+    from mcpgateway.db import SessionLocal
+    from mcpgateway.main import tool_service
+
+    async def no_plugins(*_: Any) -> None:
+        """With plugins after the call, there are no plans."""
+
+    async def plan() -> dict[str, Any]:
+        with SessionLocal() as db:
+            return await tool_service.prepare_rust_mcp_tool_execution(
+                db=db, name="up-add", arguments={}, request_headers={}, user_email=None, token_teams=None
+            )
+
+    monkeypatch.setattr(tool_service, "_get_plugin_manager", no_plugins)
+    with TracerProvider().get_tracer("test").start_as_current_span("request"):
+        without = await plan()
+        assert without["eligible"] and "traceparent" in without["headers"]
+        with instrumented():
+            with_us = await plan()
+    assert with_us == {**without, "headers": {k: v for k, v in without["headers"].items() if k != "traceparent"}}

@@ -106,6 +106,8 @@ def _working(name: str, describe: Describe, failed: ReadResult = lambda _: False
     """
 
     def factory(telemetry: Telemetry) -> Around:
+        telemetry.keep_baggage()
+
         def start(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Internal | None:
             if stands_down(telemetry):
                 return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
 from ..guard import contained
@@ -23,6 +23,7 @@ PLUGIN_VIOLATION: Final = Outcome("plugin_violation")
 
 # Where the gateway keeps what it found out about an HTTP request, in the request's ASGI scope.
 _REQUEST_FACTS: Final = "_mcpgateway_context"
+_CORRELATION_ID: Final = "opentelemetry_instrumentation_mcp.correlation_id"
 # Ids come from a header of the caller's: what does not look like one is not told.
 _ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _TOKEN: Final = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
@@ -46,10 +47,11 @@ def stands_down(telemetry: Telemetry) -> bool:
 
 @contained("read what the gateway knows of a request")
 def _facts(telemetry: Telemetry) -> dict[str, Any]:
-    correlation_id: Any = _call("mcpgateway.utils.correlation_id", "get_correlation_id")
+    scope = _served_scope()
+    correlation_id = scope.get(_CORRELATION_ID, current_correlation_id()) if scope else current_correlation_id()
     known = isinstance(correlation_id, str) and _ID.fullmatch(correlation_id)
     facts: dict[str, Any] = {CORRELATION_ID: correlation_id, REQUEST_ID: correlation_id} if known else {}
-    user = _served_user()
+    user = _served_user(scope)
     method = user.get(AUTH_METHOD)
     if isinstance(method, str) and _TOKEN.fullmatch(method):
         facts[AUTH_METHOD] = method
@@ -65,11 +67,21 @@ def request_facts(telemetry: Telemetry) -> dict[str, Any]:
     return _facts(telemetry) or {}
 
 
-def _served_user() -> dict[str, Any]:
+def current_correlation_id() -> Any:
+    """The id of the HTTP request in whose context this runs."""
+    return _call("mcpgateway.utils.correlation_id", "get_correlation_id")
+
+
+@contained("keep the id of a request")
+def keep_correlation_id(scope: MutableMapping[str, Any]) -> None:
+    """Keep the id of the HTTP request in its ASGI scope: its message may be handled in another context."""
+    scope[_CORRELATION_ID] = current_correlation_id()
+
+
+def _served_user(scope: Mapping[str, Any] | None) -> dict[str, Any]:
     """Who sent what is being served, by the names of the attributes."""
-    served = _served_request()
+    served: Mapping[str, Any] | None = as_mapping(scope.get(_REQUEST_FACTS)) if scope else None
     if served is not None:
-        # A stateful session runs in the context of its first request: what that says of the user is out of date.
         user, headers = _mapping(served.get("user_context")), _mapping(served.get("request_headers"))
         return {
             USER_EMAIL: user.get("email"),
@@ -90,13 +102,17 @@ def _served_user() -> dict[str, Any]:
     return {key: _call("mcpgateway.utils.trace_context", f"get_trace_{name}") for key, name in getters.items()}
 
 
-def _served_request() -> Mapping[str, Any] | None:
+def _served_scope() -> Mapping[str, Any] | None:
+    """The ASGI scope of the request that carried the message of a session which is being handled.
+
+    A stateful session runs in the context of its first request: what that says is out of date.
+    """
     app = getattr(sys.modules.get("mcpgateway.transports.streamablehttp_transport"), "mcp_app", None)
     try:
         request = app.request_context.request if app is not None else None
     except LookupError:
         return None  # no message of a session is being handled
-    return as_mapping(_mapping(getattr(request, "scope", None)).get(_REQUEST_FACTS))
+    return as_mapping(getattr(request, "scope", None))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

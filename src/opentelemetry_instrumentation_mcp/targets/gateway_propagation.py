@@ -14,6 +14,7 @@ from ..telemetry import Telemetry
 from .arguments import argument
 from .gateway import current_work
 from .gateway_facts import stands_down
+from .gateway_upstream import note_failed_request
 
 # Where the gateway calls itself.
 _LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -23,12 +24,17 @@ _LOOPBACK_PATHS: Final = ("/rpc", "/_internal/mcp/rpc")
 def context_active(telemetry: Telemetry) -> Any:
     """``otel_context_active`` in the tool service: if it says yes, the gateway does without its pool of sessions.
 
-    It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does.
+    It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does, if
+    the messages of the SDK are traced.
     """
-    telemetry.keep_baggage()
+    has_messages = "sdk_v1" not in telemetry.config.unused_targets()
+
+    @contained("ask whose way it is")
+    def is_ours() -> bool:
+        return has_messages and telemetry.records() and not stands_down(telemetry)
 
     def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return wrapped(*args, **kwargs) if stands_down(telemetry) else False
+        return False if is_ours() else wrapped(*args, **kwargs)
 
     return wrapper
 
@@ -39,7 +45,9 @@ def inject_headers(telemetry: Telemetry) -> Any:
     @contained("take baggage back")
     def without_baggage(headers: Any) -> None:
         allowed: dict[str, Any] = {}
-        propagation.inject(allowed, telemetry.context_to_propagate())
+        context = telemetry.context_to_propagate()
+        if context is not None:
+            propagation.inject(allowed, context)
         if "baggage" in headers and "baggage" not in allowed:
             del headers["baggage"]
         headers.update(allowed)
@@ -95,7 +103,11 @@ def send_http(telemetry: Telemetry) -> Around:
         async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if telemetry.active:
                 inject(argument(args, kwargs, 0, "request"))
-            return await send(self, *args, **kwargs)
+            try:
+                return await send(self, *args, **kwargs)
+            except Exception as error:
+                note_failed_request(error)
+                raise
 
         return method
 

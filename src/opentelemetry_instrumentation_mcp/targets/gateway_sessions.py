@@ -6,7 +6,7 @@ the stream, which may be in another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from ..operation import Operation, current_context, within
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
 from ..telemetry import Telemetry
 from .arguments import argument, with_argument
-from .gateway_facts import json_of
+from .gateway_facts import json_of, keep_correlation_id
 from .transports import was_seen_by_sdk
 
 # Beside the fields of JSON-RPC in a message on its way between two tasks of the gateway; it never leaves there.
@@ -112,9 +112,10 @@ def handle_streamable_http(telemetry: Telemetry) -> Around:
     """``SessionManagerWrapper.handle_streamable_http``: some messages it answers itself."""
 
     @contained("see a POST")
-    def begin(scope: Mapping[str, Any]) -> _Post | None:
+    def begin(scope: MutableMapping[str, Any]) -> _Post | None:
         if not telemetry.active or not telemetry.records() or scope.get("method") != "POST":
             return None
+        keep_correlation_id(scope)
         post = _Post(telemetry, scope)
         _post.set(post)
         return post

@@ -43,7 +43,17 @@ _SHARED: Final = frozenset({TOOL, "contextforge.tool.id", GATEWAY_ID, RUNTIME, T
 class UpstreamCall:
     """One call in progress."""
 
-    __slots__ = ("attributes", "facts", "failure", "handshake", "internal", "interrupted", "pooled", "telemetry")
+    __slots__ = (
+        "attributes",
+        "cause",
+        "facts",
+        "failure",
+        "handshake",
+        "internal",
+        "interrupted",
+        "pooled",
+        "telemetry",
+    )
 
     def __init__(self, telemetry: Telemetry, internal: Internal, attributes: Mapping[str, Any]) -> None:
         self.telemetry = telemetry
@@ -54,6 +64,8 @@ class UpstreamCall:
         self.handshake: Internal | None = self.part(INITIALIZE)
         self.interrupted: list[Internal] = []
         """Parts that were cancelled; only the end of the call tells by what."""
+        self.cause: Outcome | None = None
+        """Why an HTTP request of the call failed: who waits for its answer is only cancelled."""
         self.failure: Outcome | None = None
         """How the last part ended, if not well: the gateway may keep an exception to itself."""
 
@@ -66,7 +78,7 @@ class UpstreamCall:
         """End a part, with what was raised in it."""
         if error is not None and is_cancellation(error):
             self.interrupted.append(part)
-            self.failure = CANCELLED
+            self.failure = self.cause or CANCELLED
             return
         outcome = SUCCESS if error is None else outcome_of(error)
         self.failure = None if error is None else outcome
@@ -89,6 +101,14 @@ _call: ContextVar[UpstreamCall | None] = ContextVar("otel_mcp_upstream_call", de
 def _current() -> UpstreamCall | None:
     call = _call.get()
     return call if call is not None and not call.internal.settled else None
+
+
+@contained("note why an HTTP request failed")
+def note_failed_request(error: BaseException) -> None:
+    """An HTTP request ended with ``error``; it may be one of a call."""
+    call = _current()
+    if call is not None and not is_cancellation(error):
+        call.cause = outcome_of(error)
 
 
 def is_calling() -> bool:
