@@ -36,6 +36,7 @@ from .places import Place
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .baggage import BaggageRules
     from .disclosure import Disclosure
     from .events import EventLog
     from .internal import Internal
@@ -131,6 +132,12 @@ class Telemetry:
 
         return EventLog(SCOPE, self._logger_provider)
 
+    @cached_property
+    def _outbound_rules(self) -> BaggageRules:
+        from .baggage import BaggageRules
+
+        return BaggageRules(self._baggage_by_name)
+
     def records(self) -> bool:
         """Whether spans or metrics go anywhere: an SDK is configured, or was given to ``instrument()``."""
         if not self._configured and (
@@ -159,9 +166,9 @@ class Telemetry:
         """``context`` with only such baggage as may leave with a message."""
         if not self._filters_baggage or not context:
             return context
-        from .baggage import BaggageRules, outbound_context
+        from .baggage import outbound_context
 
-        return outbound_context(BaggageRules(self._baggage_by_name), context)
+        return outbound_context(self._outbound_rules, context)
 
     def carry(self, message: Message, connection: Connection) -> Operation | None:
         """An operation that does nothing but propagate the current context with an outbound ``message``."""

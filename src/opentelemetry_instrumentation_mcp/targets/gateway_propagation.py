@@ -15,6 +15,7 @@ from .arguments import argument
 from .gateway import current_work
 from .gateway_facts import stands_down
 from .gateway_upstream import note_failed_request
+from .transports import is_posting
 
 # Where the gateway calls itself.
 _LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -88,6 +89,8 @@ def send_http(telemetry: Telemetry) -> Around:
 
     @contained("inject into an HTTP request")
     def inject(request: Any) -> None:
+        if is_posting():
+            return
         is_loopback = _is_loopback(str(request.url))
         if not is_loopback and current_work() is None:
             return

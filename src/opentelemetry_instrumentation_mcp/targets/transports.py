@@ -210,6 +210,11 @@ def post_message(telemetry: Telemetry) -> Any:
     return wrapper
 
 
+def is_posting() -> bool:
+    """Whether the HTTP request that is being made carries a message, whose context is in its headers already."""
+    return _posting.get()
+
+
 def prepare_headers(telemetry: Telemetry) -> Any:
     """The method that builds the headers of a POST; a fresh dictionary, which HTTP instrumentations overwrite."""
 
