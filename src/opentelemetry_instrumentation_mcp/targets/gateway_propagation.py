@@ -84,28 +84,29 @@ def prepare_plan(telemetry: Telemetry) -> Around:
     return Around(build)
 
 
+@contained("inject into an HTTP request")
+def _inject(telemetry: Telemetry, request: Any) -> None:
+    if is_posting():
+        return
+    is_loopback = _is_loopback(str(request.url))
+    if not is_loopback and current_work() is None:
+        return
+    context = telemetry.context_within() if is_loopback else telemetry.context_to_propagate()
+    carrier: dict[str, Any] = {}
+    if context is not None and propagation.inject(carrier, context):
+        for name in propagation.propagation_fields():
+            if name not in carrier and name in request.headers:
+                del request.headers[name]
+        request.headers.update(carrier)
+
+
 def send_http(telemetry: Telemetry) -> Around:
     """``httpx.AsyncClient.send``: requests to REST tools, to agents, and to the gateway itself carry the context."""
-
-    @contained("inject into an HTTP request")
-    def inject(request: Any) -> None:
-        if is_posting():
-            return
-        is_loopback = _is_loopback(str(request.url))
-        if not is_loopback and current_work() is None:
-            return
-        context = telemetry.context_to_propagate() if not is_loopback else telemetry.context_within()
-        carrier: dict[str, Any] = {}
-        if context is not None and propagation.inject(carrier, context):
-            for name in propagation.propagation_fields():
-                if name not in carrier and name in request.headers:
-                    del request.headers[name]
-            request.headers.update(carrier)
 
     def build(send: Callable[..., Any]) -> Callable[..., Any]:
         async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if telemetry.active:
-                inject(argument(args, kwargs, 0, "request"))
+                _inject(telemetry, argument(args, kwargs, 0, "request"))
             try:
                 return await send(self, *args, **kwargs)
             except Exception as error:
