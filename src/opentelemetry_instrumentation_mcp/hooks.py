@@ -234,7 +234,8 @@ class Patcher:
         inherited = own is None
         original = getattr(parent, name) if inherited else own
         if is_ours(original):
-            return None
+            # Imported by name from a module where it was patched before: to be restored as well.
+            return _Patch(parent, name, original, original.__wrapped__, inherited)
         replacement = _wrap(original, wrapper, self._is_active, is_method=isinstance(parent, type))
         setattr(replacement, _OURS, replacement)
         setattr(parent, name, replacement)

@@ -28,9 +28,12 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", 
 
 
 def is_in_live_span() -> bool:
-    """Whether a span of this process that has not ended is the current one."""
+    """Whether a span of this process that has not ended is the current one, be it sampled or not."""
     span = trace.get_current_span()
-    return span.is_recording() and not span.get_span_context().is_remote
+    context = span.get_span_context()
+    # One that is not sampled does not tell whether it has ended.
+    is_open = span.is_recording() or isinstance(span, trace.NonRecordingSpan)
+    return context.is_valid and not context.is_remote and is_open
 
 
 class HttpRoot:
@@ -81,7 +84,8 @@ def begin_http_root(telemetry: Telemetry, scope: Mapping[str, Any], route: str) 
         semconv.CLIENT_PORT: http.client_port,
         USER_AGENT: _header(http.headers, b"user-agent"),
     }
-    context, links = propagation.receive(None, http, telemetry.config.remote_parent)
+    policy = propagation.PARENT if propagation.is_own(http.headers) else telemetry.config.remote_parent
+    context, links = propagation.receive(None, http, policy)
     name = f"{'HTTP' if known == semconv.OTHER else known} {route}"
     internal = begin(telemetry, name, attributes, parent=context, kind=SpanKind.SERVER, links=links)
     return HttpRoot(internal) if internal is not None else None

@@ -81,6 +81,10 @@ class Internal:
         self.arguments: None = None
         """For :func:`~.operation.traced`: what is called is called with its caller's arguments."""
 
+    def is_current(self) -> bool:
+        """Whether the span is the current one."""
+        return trace.get_current_span() is self.span
+
     @contained("describe an internal span")
     def tell(self, attributes: Mapping[str, Any]) -> None:
         """Add ``attributes``; texts are cleaned and at most 256 characters long, None is passed over."""

@@ -7,6 +7,7 @@ from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
@@ -206,6 +207,15 @@ def attached(context: Context) -> Any:
 def detached(attachment: Any) -> None:
     """Make the context current that was so before."""
     otel_context.detach(attachment)
+
+
+def outside_spans(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What ``call`` returns if there is no current span, as without any tracing."""
+    token = otel_context.attach(trace.set_span_in_context(trace.INVALID_SPAN))
+    try:
+        return call(*args, **kwargs)
+    finally:
+        otel_context.detach(token)
 
 
 async def within(

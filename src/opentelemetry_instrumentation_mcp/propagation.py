@@ -110,6 +110,25 @@ def _from_headers(headers: Iterable[tuple[bytes, bytes]], base: Context) -> Cont
     return extract(carrier, base) if carrier else base
 
 
+# The contexts with which this process has called itself last; a program's own are no remote ones.
+_MAX_OWN = 1024
+_own: dict[str, None] = {}
+
+
+def remember_own(carrier: Mapping[str, Any]) -> None:
+    """The context in ``carrier`` goes to this very program."""
+    traceparent = carrier.get("traceparent")
+    if isinstance(traceparent, str):
+        _own[traceparent] = None
+        while len(_own) > _MAX_OWN:
+            del _own[next(iter(_own))]
+
+
+def is_own(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether HTTP headers have a context of :func:`remember_own`."""
+    return any(name.lower() == b"traceparent" and value.decode("latin-1") in _own for name, value in headers)
+
+
 def _span_context(context: Context) -> trace.SpanContext:
     return trace.get_current_span(context).get_span_context()
 

@@ -138,6 +138,7 @@ EXEMPT = {
     "operation.detached": "the same, the other way round",
     "targets.gateway_upstream._calling": "is the host's block, with our code around it",
     "targets.gateway_upstream._handshake": "the same",
+    "operation.outside_spans": "is the host's call, in another context",
     "operation.within": "is the host's call, with our code around it",
     "operation._as_told": "returns its argument, inside of conclude",
     "operation.Operation.__init__": "keeps its arguments",

@@ -83,6 +83,12 @@ def current_work() -> Work | None:
     return work if work is not None and not work.internal.settled else None
 
 
+def is_at_work() -> bool:
+    """Whether the current span is that of such work itself: not of a plugin, and not of a call to an MCP server."""
+    work = current_work()
+    return work is not None and work.internal.is_current()
+
+
 Describe = Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
 ReadResult = Callable[[Any], bool]
 
@@ -135,6 +141,7 @@ def _scoped(spanned: Around) -> Around:
 
         async def scoped(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             if kwargs.get("retry_attempt"):
+                _count_attempt()
                 return await call(self, *args, **kwargs)
             token = _work.set(_work.get())
             try:
@@ -145,6 +152,13 @@ def _scoped(spanned: Around) -> Around:
         return scoped
 
     return Around(build)
+
+
+@contained("count an attempt")
+def _count_attempt() -> None:
+    work = current_work()
+    if work is not None:
+        work.attempts += 1
 
 
 @contained("leave what the gateway does")
@@ -180,22 +194,6 @@ invoke_tool_direct = _working(TOOL_INVOKE, _of_direct_tool, _is_error)
 read_resource = _working(RESOURCE_READ, _of_server)
 get_prompt = _working(PROMPT_RENDER, _of_server)
 invoke_agent = _working(AGENT_INVOKE, _of_agent)
-
-
-def retry_tool_invocation(telemetry: Telemetry) -> Any:
-    """``_retry_tool_invocation``: another attempt at the same call."""
-
-    @contained("count an attempt")
-    def count() -> None:
-        work = current_work()
-        if work is not None:
-            work.attempts += 1
-
-    def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        count()
-        return wrapped(*args, **kwargs)
-
-    return wrapper
 
 
 def create_span(telemetry: Telemetry) -> Any:
@@ -252,4 +250,5 @@ def _of_resource_upstream(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scalar(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) and value not in _UNKNOWN else None
+    is_told = isinstance(value, (bool, int, float, str)) and value != "" and value not in _UNKNOWN
+    return value if is_told else None

@@ -89,7 +89,7 @@ def _served_user(scope: Mapping[str, Any] | None) -> dict[str, Any]:
             TEAM_SCOPE: _team_scope(user.get("teams")) if "teams" in user else None,
             TEAM_NAME: user.get("team_name"),
             AUTH_METHOD: user.get("auth_method"),
-            SESSION_ID: headers.get("x-mcp-session-id"),
+            SESSION_ID: headers.get("x-mcp-session-id") or headers.get("mcp-session-id"),
         }
     getters = {
         USER_EMAIL: "user_email",

@@ -2,65 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from .. import propagation
 from ..guard import contained
 from ..hooks import Around
-from ..message import as_mapping
+from ..operation import outside_spans, within
 from ..telemetry import Telemetry
 from .arguments import argument
-from .gateway import current_work
+from .gateway import is_at_work
 from .gateway_facts import stands_down
 from .gateway_upstream import note_failed_request
 from .transports import is_posting
 
 # Where the gateway calls itself.
 _LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_LOOPBACK_PATHS: Final = ("/rpc", "/_internal/mcp/rpc")
+_LOOPBACK_PATHS: Final = frozenset({"/rpc", "/_internal/mcp/rpc"})
 
 
-def context_active(telemetry: Telemetry) -> Any:
-    """``otel_context_active`` in the tool service: if it says yes, the gateway does without its pool of sessions.
+@contained("ask whose way it is")
+def _takes_over(telemetry: Telemetry) -> bool:
+    """Whether the context of an upstream call is ours to send: in ``_meta``, with the messages of the SDK."""
+    return telemetry.records() and not stands_down(telemetry) and "sdk_v1" not in telemetry.config.unused_targets()
 
-    It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does, if
-    the messages of the SDK are traced.
-    """
-    has_messages = "sdk_v1" not in telemetry.config.unused_targets()
 
-    @contained("ask whose way it is")
-    def is_ours() -> bool:
-        return has_messages and telemetry.records() and not stands_down(telemetry)
+def _as_without_spans(telemetry: Telemetry) -> Any:
+    """The wrapper of a function that looks for a current span: it finds none."""
 
     def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return False if is_ours() else wrapped(*args, **kwargs)
+        return outside_spans(wrapped, args, kwargs) if _takes_over(telemetry) else wrapped(*args, **kwargs)
 
     return wrapper
 
 
-def inject_headers(telemetry: Telemetry) -> Any:
-    """``inject_trace_context_headers``: the headers of an upstream session; no baggage but what is allowed."""
+context_active = _as_without_spans
+"""``otel_context_active`` in the tool service: if it says yes, the gateway does without its pool of sessions.
 
-    @contained("take baggage back")
-    def without_baggage(headers: Any) -> None:
-        allowed: dict[str, Any] = {}
-        context = telemetry.context_to_propagate()
-        if context is not None:
-            propagation.inject(allowed, context)
-        if "baggage" in headers and "baggage" not in allowed:
-            del headers["baggage"]
-        headers.update(allowed)
+It does so because the HTTP headers of a pooled session cannot carry the context of each call; ``_meta`` does.
+"""
 
-    def wrapper(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = as_mapping(argument(args, kwargs, 0, "headers")) or {}
-        headers = wrapped(*args, **kwargs)
-        if "baggage" not in given and not stands_down(telemetry):
-            without_baggage(headers)
-        return headers
+inject_headers = _as_without_spans
+"""``inject_trace_context_headers``: it would freeze a context in the headers of a session, and make others go along.
 
-    return wrapper
+What is sent gets its context when it is sent.
+"""
 
 
 def prepare_plan(telemetry: Telemetry) -> Around:
@@ -85,30 +72,41 @@ def prepare_plan(telemetry: Telemetry) -> Around:
 
 
 @contained("inject into an HTTP request")
-def _inject(telemetry: Telemetry, request: Any) -> None:
-    if is_posting():
-        return
-    is_loopback = _is_loopback(str(request.url))
-    if not is_loopback and current_work() is None:
-        return
-    context = telemetry.context_within() if is_loopback else telemetry.context_to_propagate()
+def _context_for(telemetry: Telemetry, request: Any) -> Any:
+    """Write the context into the headers of ``request``, if it belongs there; returns that to send the request in."""
+    if _is_loopback(request.url):
+        _write(request, telemetry.context_within(), is_own=True)
+        return None
+    context = telemetry.context_to_propagate()
+    if not is_posting() and is_at_work():
+        _write(request, context)
+    # Without its baggage: other instrumentations write the current context.
+    return context
+
+
+def _write(request: Any, context: Any, *, is_own: bool = False) -> None:
     carrier: dict[str, Any] = {}
-    if context is not None and propagation.inject(carrier, context):
-        for name in propagation.propagation_fields():
-            if name not in carrier and name in request.headers:
-                del request.headers[name]
-        request.headers.update(carrier)
+    if context is None or not propagation.inject(carrier, context):
+        return
+    for name in propagation.propagation_fields() - {"baggage", *carrier}:
+        if name in request.headers:
+            del request.headers[name]
+    request.headers.update(carrier)
+    if is_own:
+        propagation.remember_own(carrier)
 
 
 def send_http(telemetry: Telemetry) -> Around:
-    """``httpx.AsyncClient.send``: requests to REST tools, to agents, and to the gateway itself carry the context."""
+    """``httpx.AsyncClient.send``: requests to REST tools, to agents and to the gateway itself carry the context.
+
+    No request of the gateway carries baggage that may not leave it, whoever writes it.
+    """
 
     def build(send: Callable[..., Any]) -> Callable[..., Any]:
         async def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if telemetry.active:
-                _inject(telemetry, argument(args, kwargs, 0, "request"))
+            context = _context_for(telemetry, argument(args, kwargs, 0, "request")) if telemetry.active else None
             try:
-                return await send(self, *args, **kwargs)
+                return await within(context, send, (self, *args), kwargs)
             except Exception as error:
                 note_failed_request(error)
                 raise
@@ -118,6 +116,10 @@ def send_http(telemetry: Telemetry) -> Around:
     return Around(build)
 
 
-def _is_loopback(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.hostname in _LOOPBACK_HOSTS and parts.path.endswith(_LOOPBACK_PATHS)
+def _is_loopback(url: Any) -> bool:
+    """Whether ``url`` (of httpx) is where the gateway sends messages to itself."""
+    settings = getattr(sys.modules.get("mcpgateway.config"), "settings", None)
+    if url.host not in _LOOPBACK_HOSTS or url.port != getattr(settings, "port", None):
+        return False
+    root = str(getattr(settings, "app_root_path", "") or "").rstrip("/")
+    return url.path in _LOOPBACK_PATHS or url.path == f"{root}/rpc"

@@ -23,7 +23,12 @@ _PLUGIN_FAILURE_CODE: Final = -32603
 
 _ROUTES: Final = frozenset({"/rpc", "/mcp", "/mcp/sse", "/mcp/message", "/sse", "/message", "/ws"})
 _SERVER_ROUTE: Final = re.compile(r"/servers/[^/]+/(mcp|sse|message)")
-_INTERNAL_ROUTE: Final = re.compile(r"/_internal/mcp/[a-z]+(/[a-z]+)*")
+_INTERNAL_ROUTE: Final = re.compile(r"/_internal/mcp/[a-zA-Z]+(/[a-zA-Z]+)*")
+_OBJECT_ROUTES: Final = (
+    (re.compile(r"/a2a/[^/]+/invoke"), "/a2a/{agent_name}/invoke"),
+    (re.compile(r"/resources/[^/]+"), "/resources/{resource_id}"),
+    (re.compile(r"/prompts/[^/]+"), "/prompts/{prompt_id}"),
+)
 _MAX_ERROR_BODY: Final = 65_536
 
 
@@ -75,12 +80,15 @@ def handle_rpc(telemetry: Telemetry) -> Around:
 
 
 def route_of(path: str) -> str | None:
-    """The route that ``path`` belongs to, if MCP messages or calls of the gateway to itself come there."""
+    """The route that ``path`` belongs to, if messages come there, or what is about as much as a message."""
     normal = path.rstrip("/")
     if normal in _ROUTES:
         return normal
     if found := _SERVER_ROUTE.fullmatch(normal):
         return f"/servers/{{server_id}}/{found[1]}"
+    for pattern, route in _OBJECT_ROUTES:
+        if pattern.fullmatch(normal):
+            return route
     return normal if _INTERNAL_ROUTE.fullmatch(normal) else None
 
 

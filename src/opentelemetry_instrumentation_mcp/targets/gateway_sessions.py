@@ -14,7 +14,7 @@ from .. import relay
 from ..connection import Connection, http_request_of
 from ..guard import contained
 from ..hooks import Around
-from ..message import Outcome, as_mapping, describe, meta_of, outcome_of_error
+from ..message import CANCELLED, Outcome, as_mapping, describe, meta_of, outcome_of_error
 from ..operation import Operation, current_context, within
 from ..semconv import KNOWN_PROTOCOL_VERSIONS
 from ..telemetry import Telemetry
@@ -25,6 +25,8 @@ from .transports import was_seen_by_sdk
 # Beside the fields of JSON-RPC in a message on its way between two tasks of the gateway; it never leaves there.
 _CARRIER: Final = "opentelemetry_instrumentation_mcp"
 _MAX_BODY: Final = 1_048_576
+# With this code the gateway answers a request that was cancelled, or whose client has gone.
+_CANCELLED: Final = "-32800"
 _ANSWERED: Final = frozenset({200, 202})
 
 
@@ -33,7 +35,7 @@ class _Post:
 
     def __init__(self, telemetry: Telemetry, scope: Mapping[str, Any]) -> None:
         self.telemetry = telemetry
-        self.scope = scope
+        self.scope: Mapping[str, Any] = scope
         self.body = bytearray()
         self.answer = bytearray()
         self.seen = False
@@ -42,7 +44,9 @@ class _Post:
     @contained("see the body of a request")
     def receive(self, event: Mapping[str, Any]) -> None:
         """Take note of what comes from the client."""
-        if event.get("type") == "http.request" and len(self.body) <= _MAX_BODY:
+        if event.get("type") != "http.request" or len(self.body) > _MAX_BODY:
+            return
+        if not self.seen and not was_seen_by_sdk(self.scope):
             self.body += event.get("body", b"")
 
     @contained("see a message that is answered before the SDK sees it")
@@ -69,6 +73,10 @@ class _Post:
             answer = as_mapping(json_of(self.answer)) or {}
             self.operation.settle(outcome_of_answer(self.telemetry, self.operation, answer))
 
+    def forget(self) -> None:
+        """Keep nothing: a session that this POST began has this object in its context, for as long as it lasts."""
+        self.body, self.answer, self.scope, self.operation = bytearray(), bytearray(), {}, None
+
 
 _post: ContextVar[_Post | None] = ContextVar("otel_mcp_gateway_post", default=None)
 
@@ -92,7 +100,9 @@ def begin_message(
     connection = Connection(server=True)
     version = headers.get("mcp-protocol-version")
     connection.protocol_version = version if version in KNOWN_PROTOCOL_VERSIONS else None
-    session_id = headers.get("mcp-session-id") or headers.get("x-mcp-session-id")
+    # Only what one worker of the gateway tells another is known to be a session.
+    is_forwarded = str(scope.get("path", "")).startswith("/_internal/")
+    session_id = headers.get("x-mcp-session-id") if is_forwarded else None
     http = http_request_of(scope, current_context(), session_id)
     return telemetry.begin_server(describe(method, params, request_id), connection, meta_of(params), http)
 
@@ -101,7 +111,8 @@ def outcome_of_answer(telemetry: Telemetry, operation: Operation, answer: Mappin
     """The outcome that a JSON-RPC response tells."""
     error = as_mapping(answer.get("error"))
     if error is not None:
-        return outcome_of_error(error.get("code"), error.get("message"))
+        outcome = outcome_of_error(error.get("code"), error.get("message"))
+        return outcome._replace(error_type=CANCELLED.error_type) if outcome.status_code == _CANCELLED else outcome
     return telemetry.read_result(operation, answer.get("result"))
 
 
@@ -139,6 +150,7 @@ def handle_streamable_http(telemetry: Telemetry) -> Around:
                 return await call(self, scope, receiving, sending)
             finally:
                 post.end()
+                post.forget()
 
         return method
 

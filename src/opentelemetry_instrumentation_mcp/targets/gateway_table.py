@@ -21,7 +21,6 @@ GATEWAY = (
     # What the gateway does for a message.
     _target(_TOOLS, "ToolService.invoke_tool", "gateway:invoke_tool", "what the gateway does to call a tool"),
     _target(_TOOLS, "ToolService.invoke_tool_direct", "gateway:invoke_tool_direct"),
-    _target(_TOOLS, "ToolService._retry_tool_invocation", "gateway:retry_tool_invocation"),
     _target(_RESOURCES, "ResourceService.read_resource", "gateway:read_resource", "what it does to read a resource"),
     _target(_PROMPTS, "PromptService.get_prompt", "gateway:get_prompt", "what it does to render a prompt"),
     _target(_AGENTS, "A2AAgentService.invoke_agent", "gateway:invoke_agent", "what it does to call an agent"),
