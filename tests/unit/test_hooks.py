@@ -324,3 +324,24 @@ def test_a_context_manager_of_another_make_is_left_alone(library: str, caplog: p
         engine.apply()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     engine.revert()
+
+
+def test_what_was_imported_by_name_while_patched_is_restored_as_well(library: str, tmp_path: Path) -> None:
+    """Else it would keep a wrapper that is switched off, and the next engine would take it for its own."""
+    (tmp_path / library / "importer.py").write_text(f"from {library}.module import function\n")
+    targets = [target(library, "function"), Target("fake", f"{library}.importer", "function", "fake:count")]
+    first = Calls()
+    engine = patcher(first, *targets)
+    engine.apply()
+    module, importer = (importlib.import_module(f"{library}.{name}") for name in ("module", "importer"))
+    assert importer.function() == "plain"
+    assert first == ["function"]
+    engine.revert()
+    assert importer.function is module.function
+    assert not hooks.is_ours(importer.function)
+    second = Calls()
+    again = patcher(second, *targets)
+    again.apply()
+    importer.function(), module.calls_function()
+    assert (len(first), len(second)) == (1, 2)
+    again.revert()

@@ -190,6 +190,18 @@ def test_baggage_stays_unless_it_is_on_the_list(
         assert "p1" not in str(one) and "t1" not in one["headers"].values(), one
 
 
+def test_baggage_stays_whoever_writes_the_headers(start: Any, behind: Upstreams) -> None:
+    """The instrumentation of httpx writes the current context, with all of its baggage."""
+    env = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "asgi,starlette,fastapi"}
+    gateway, wire = start("gateway-httpx", env=env), Wire(behind)
+    for name, arguments in (("bare-add", {"a": 1, "b": 2}), ("rest-ok", {"q": "x"}), ("a2a-ag1", {"query": "x"})):
+        gateway.call_tool("/rpc", name, arguments, headers={"baggage": BAGGAGE})
+    requests = wire.requests(behind.bare)
+    assert len([one for one in requests if "traceparent" in one["headers"]]) == len(requests) >= 7
+    for one in requests:
+        assert "baggage" not in one["headers"], one
+
+
 def test_baggage_on_the_list_leaves(start: Any, behind: Upstreams) -> None:
     listed = start("gateway-baggage", env={"OTEL_INSTRUMENTATION_MCP_BAGGAGE_OUTBOUND": "tenant.id"})
     wire = Wire(behind)
