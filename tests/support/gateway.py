@@ -121,6 +121,9 @@ def _base_environment() -> dict[str, str]:
             # Off is not the default in all releases.
             "OTEL_ENABLE_OBSERVABILITY": "false",
             "RATE_LIMITING_ENABLED": "false",
+            # Messages of SSE sessions wait in the database until they are looked for.
+            "POLL_INTERVAL": "0.05",
+            "MAX_INTERVAL": "0.1",
             # A call that cannot work is tried once, and none lasts long.
             "RETRY_MAX_ATTEMPTS": "1",
             "TOOL_TIMEOUT": "6",

@@ -55,10 +55,12 @@ class UpstreamCall:
         "telemetry",
     )
 
-    def __init__(self, telemetry: Telemetry, internal: Internal, attributes: Mapping[str, Any]) -> None:
+    def __init__(
+        self, telemetry: Telemetry, internal: Internal, facts: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> None:
         self.telemetry = telemetry
         self.internal = internal
-        self.facts = request_facts(telemetry)
+        self.facts = facts
         self.attributes = {key: value for key, value in attributes.items() if key in _SHARED}
         self.pooled = False
         self.handshake: Internal | None = self.part(INITIALIZE)
@@ -128,8 +130,9 @@ def address(url: Any) -> dict[str, Any]:
 @contained("begin a call to an upstream server")
 def _start(telemetry: Telemetry, attributes: Mapping[str, Any]) -> UpstreamCall | None:
     told = {RUNTIME: "python", **attributes}
-    internal = begin(telemetry, CALL, {**request_facts(telemetry), **told})
-    return UpstreamCall(telemetry, internal, told) if internal is not None else None
+    facts = request_facts(telemetry)
+    internal = begin(telemetry, CALL, {**facts, **told})
+    return UpstreamCall(telemetry, internal, facts, told) if internal is not None else None
 
 
 def in_call(telemetry: Telemetry, attributes: Mapping[str, Any]) -> Any:
