@@ -134,6 +134,7 @@ EXEMPT = {
     "exporter": "runs in the SDK's exporting thread, and has tests of its own",
     "operation.Operation.conclude": "is what contains the end of an operation; Telemetry.finish is inside",
     "operation.Operation.settle": "the same",
+    "internal.Internal.conclude": "is what contains the end of an internal span; Internal.settle is inside",
     "operation.attached": "makes a context current, as the OpenTelemetry API does; that does not raise",
     "operation.detached": "the same, the other way round",
     "targets.gateway_upstream._calling": "is the host's block, with our code around it",
