@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from . import propagation, semconv
@@ -27,8 +29,18 @@ USER_AGENT: Final = "user_agent.original"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 
 
-def is_in_live_span() -> bool:
-    """Whether a span of this process that has not ended is the current one, be it sampled or not."""
+_SCOPE: Final = otel_context.create_key("otel-mcp-http-scope")
+
+
+def has_live_span(scope: Mapping[str, Any]) -> bool:
+    """Whether a span of this process that has not ended is the current one, be it sampled or not, for this request.
+
+    What is current may be of another request: a server can begin one in the context of that before it on the same
+    connection, and a program can make requests to itself.
+    """
+    served: Any = otel_context.get_value(_SCOPE)
+    if served is not None and served is not scope:
+        return False
     span = trace.get_current_span()
     context = span.get_span_context()
     # One that is not sampled does not tell whether it has ended.
@@ -85,7 +97,12 @@ def begin_http_root(telemetry: Telemetry, scope: Mapping[str, Any], route: str) 
         USER_AGENT: _header(http.headers, b"user-agent"),
     }
     policy = propagation.PARENT if propagation.is_own(http.headers) else telemetry.config.remote_parent
-    context, links = propagation.receive(None, http, policy)
+    with_nothing = otel_context.attach(Context())  # what is current is not of this request
+    try:
+        context, links = propagation.receive(None, http, policy)
+    finally:
+        otel_context.detach(with_nothing)
+    context = otel_context.set_value(_SCOPE, scope, context)
     name = f"{'HTTP' if known == semconv.OTHER else known} {route}"
     internal = begin(telemetry, name, attributes, parent=context, kind=SpanKind.SERVER, links=links)
     return HttpRoot(internal) if internal is not None else None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
-from opentelemetry_instrumentation_mcp.http_root import is_in_live_span
-from opentelemetry_instrumentation_mcp.targets.gateway_requests import route_of
+from opentelemetry_instrumentation_mcp.http_root import has_live_span
+from opentelemetry_instrumentation_mcp.targets.gateway_requests import route_of, serve
+from opentelemetry_instrumentation_mcp.telemetry import Telemetry
 
 REMOTE = trace.SpanContext(1, 1, is_remote=True)
 
@@ -16,9 +21,9 @@ REMOTE = trace.SpanContext(1, 1, is_remote=True)
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "not sampled"])
 def test_a_span_of_this_process_is_live_until_it_ends(sampler: Sampler) -> None:
     """One that is not sampled, too: a second root beside it would be sampled anew."""
-    assert not is_in_live_span()
+    assert not has_live_span({})
     with TracerProvider(sampler=sampler).get_tracer("test").start_as_current_span("request"):
-        assert is_in_live_span()
+        assert has_live_span({})
 
 
 def test_what_has_ended_or_is_elsewhere_is_not_live() -> None:
@@ -26,7 +31,39 @@ def test_what_has_ended_or_is_elsewhere_is_not_live() -> None:
     span.end()
     for other in (span, trace.NonRecordingSpan(REMOTE), trace.INVALID_SPAN):
         with trace.use_span(other):
-            assert not is_in_live_span()
+            assert not has_live_span({})
+
+
+class _App:
+    """What stands for the application; FastAPI's own class is only asked for its settings."""
+
+
+@pytest.mark.anyio
+async def test_a_request_that_begins_in_the_context_of_another_has_a_root_of_its_own() -> None:
+    """A server begins the next request of a connection in the task of the one before, if that is about to end."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    seen: list[str] = []
+
+    async def application(_: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        seen.append(str(baggage.get_baggage("who")))
+        if scope["path"] == "/rpc":
+            await serving(_App(), {"type": "http", "method": "POST", "path": "/mcp", "headers": []}, None, send)
+        await send({"type": "http.response.start", "status": 200})
+
+    serving: Any = serve(Telemetry(tracer_provider=provider)).build(application)
+
+    async def send(_: Any) -> None:
+        """The client."""
+
+    headers = [(b"traceparent", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"), (b"baggage", b"who=first")]
+    await serving(_App(), {"type": "http", "method": "POST", "path": "/rpc", "headers": headers}, None, send)
+    second, first = exporter.get_finished_spans()
+    assert (first.name, second.name) == ("POST /rpc", "POST /mcp")
+    assert first.parent is not None and first.parent.span_id == int("2" * 16, 16)
+    assert second.parent is None and second.context.trace_id != first.context.trace_id
+    assert seen == ["first", "None"]
 
 
 @pytest.mark.parametrize(

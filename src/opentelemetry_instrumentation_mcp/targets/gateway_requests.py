@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..guard import contained
 from ..hooks import Around
-from ..http_root import HttpRoot, begin_http_root, is_in_live_span
+from ..http_root import HttpRoot, begin_http_root, has_live_span
 from ..internal import around
 from ..message import Outcome, as_mapping, outcome_of_error
 from ..operation import Operation, traced
@@ -101,7 +101,7 @@ def serve(telemetry: Telemetry) -> Around:
             return None
         path = str(scope.get("path", ""))
         route = route_of(path.removeprefix(str(scope.get("root_path") or "")))
-        if route is None or is_in_live_span() or _has_own_span(app, scope) or stands_down(telemetry):
+        if route is None or has_live_span(scope) or _has_own_span(app, scope) or stands_down(telemetry):
             return None
         return begin_http_root(telemetry, scope, route)
 
@@ -137,12 +137,12 @@ def serve_with_native_span(telemetry: Telemetry) -> Around:
     """``OpenTelemetryRequestMiddleware.__call__``: makes a second root, beside a span that the request has already."""
 
     @contained("see a second span of an HTTP request")
-    def is_second() -> bool | None:
-        return telemetry.active and native_tracing() and not telemetry.keeps_native_spans and is_in_live_span()
+    def is_second(scope: Mapping[str, Any]) -> bool | None:
+        return telemetry.active and native_tracing() and not telemetry.keeps_native_spans and has_live_span(scope)
 
     def build(call: Callable[..., Any]) -> Callable[..., Any]:
         async def method(self: Any, /, scope: Any, receive: Any, send: Any) -> None:
-            await (self.app(scope, receive, send) if is_second() else call(self, scope, receive, send))
+            await (self.app(scope, receive, send) if is_second(scope) else call(self, scope, receive, send))
 
         return method
 
