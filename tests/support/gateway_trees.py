@@ -52,7 +52,9 @@ def describe(span: SinkSpan) -> str:
         words.append(f"@{span.service_name}")
     if STATUS_CODE in attributes:
         words.append(str(attributes[STATUS_CODE]))
-    if span.status.status_code.name != "UNSET" or "error.type" in attributes:
+    # FastAPI marks its own span so, now and then, when a client leaves right after a good answer.
+    left_early = span.instrumentation_scope.name == FASTAPI and attributes.get("error.type") == "ConnectionError"
+    if not left_early and (span.status.status_code.name != "UNSET" or "error.type" in attributes):
         words.append(f"!{attributes.get('error.type')}")
         if span.status.status_code.name != "ERROR":
             words.append(f"but {span.status.status_code.name}")
