@@ -105,6 +105,7 @@ class Telemetry:
         self._excluded = frozenset(self.config.excluded_methods)
         self._reuses_tool_span = self.config.execute_tool_span == "reuse"
         self._tells_more = self.config.tells_more() and bool(self._has_more_to_tell())
+        self._adds_to_spans = self._tells_more or request_hook is not None or response_hook is not None
         self._filters_baggage = _ALL_BAGGAGE.isdisjoint(self.config.baggage_outbound)
         self._baggage_by_name = frozenset(self.config.baggage_outbound) - _ALL_BAGGAGE
         self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
@@ -173,7 +174,12 @@ class Telemetry:
     def carry(self, message: Message, connection: Connection) -> Operation | None:
         """An operation that does nothing but propagate the current context with an outbound ``message``."""
         context = self.context_to_propagate()
-        return Operation(self, message, connection, context, None, server=False, measured=False) if context else None
+        return self._unmeasured(message, connection, context, server=False) if context else None
+
+    def _unmeasured(self, message: Message, connection: Connection, context: Context, *, server: bool) -> Operation:
+        operation = Operation(self, message, connection, context, None, server)
+        operation.settled = True
+        return operation
 
     def begin_client(
         self,
@@ -199,19 +205,21 @@ class Telemetry:
             return None
         method = message.method
         if method in self._excluded:
-            return Operation(self, message, connection, current, None, server=False, measured=False)
+            return self._unmeasured(message, connection, current, server=False)
         if self.keeps_native_spans and (native or native_client_method() == method):
-            return Operation(self, message, connection, current, None, server=False)
+            return Operation(self, message, connection, current, None, False)
         if current and method == "tools/call" and self._reuses_tool_span:
             outer = _outer_tool_span(message, current)
             if outer is not None:
-                view = connection.view(inbound=False, protocol_version=message.protocol_version)
+                view = connection.view(False, None, message.protocol_version)
                 outer.set_attributes(self._prepared(message, view).attributes)
                 if message.request_id is not None:
                     outer.set_attribute(semconv.REQUEST_ID, semconv.request_id_text(message.request_id))
                 if self._tells_more:
                     self._tell_beginning(outer, message, current, None)
-                return Operation(self, message, connection, current, outer, server=False, owned=False)
+                operation = Operation(self, message, connection, current, outer, False)
+                operation.owned = False
+                return operation
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
 
@@ -239,10 +247,11 @@ class Telemetry:
         if not self._configured or message.method in self._excluded:
             if self.tracks_places:
                 context = placed(context, Place(None, message.method))
-            return Operation(self, message, connection, context, None, server=True, http=http, measured=False)
+            return self._unmeasured(message, connection, context, server=True)
         if native and self.keeps_native_spans:
             place = Place(None, message.method)
-            operation = Operation(self, message, connection, placed(context, place), None, server=True, http=http)
+            operation = Operation(self, message, connection, placed(context, place), None, True)
+            operation.http = http
             operation.stand_in = partial(self._stand_in, place, context, links, time_ns())
             return operation
         return self._begin(message, connection, context, links, http, SpanKind.SERVER)
@@ -285,11 +294,12 @@ class Telemetry:
             self.on_first_operation, call = None, self.on_first_operation
             call()
         server = kind is SpanKind.SERVER
-        view = connection.view(inbound=server, http=http, protocol_version=message.protocol_version)
+        view = connection.view(server, http, message.protocol_version)
         prepared = self._prepared(message, view)
-        attributes = {**prepared.attributes}  # a copy, which samplers may change
-        if message.request_id is not None:
-            attributes[semconv.REQUEST_ID] = semconv.request_id_text(message.request_id)
+        attributes = prepared.attributes.copy()  # samplers may change it
+        request_id = message.request_id
+        if request_id is not None:
+            attributes[semconv.REQUEST_ID] = semconv.request_id_text(request_id)
         if self._tells_more:
             attributes = {**(self._baggage_attributes(parent) or {}), **attributes}
         span = self.tracer.start_span(
@@ -305,23 +315,29 @@ class Telemetry:
         context = trace.set_span_in_context(span, parent)
         if server and self.tracks_places:
             context = placed(context, Place(span, message.method, target=message.target))
-        if self._tells_more and span.is_recording():
-            self._tell_beginning(span, message, parent, http)
-        if self._request_hook is not None and span.is_recording():
-            self._call_hook("call request_hook", self._request_hook, span, message)
-        return Operation(self, message, connection, context, span, server, http, prepared, view.attributes)
+        if self._adds_to_spans and span.is_recording():
+            if self._tells_more:
+                self._tell_beginning(span, message, parent, http)
+            if self._request_hook is not None:
+                self._call_hook("call request_hook", self._request_hook, span, message)
+        operation = Operation(self, message, connection, context, span, server)
+        operation.prepared, operation.known_attributes = prepared, view.attributes
+        if http is not None:
+            operation.http = http
+        return operation
 
     def _prepared(self, message: Message, view: View) -> Prepared:
         """What this message has in common with others of its method and target, from the view if it is there."""
-        method, _, target, uri, *_ = message
         if view.prepared_by is not self:
             view.prepared_by, view.prepared = self, {}
-        prepared = view.prepared.get((method, target, uri))
+        key = message.method, message.target, message.uri
+        prepared = view.prepared.get(key)
         if prepared is None:
+            method, target, uri = key
             shown_uri = self.shown_uri(uri) if uri else None
             in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
             prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
-            view.prepare((method, target, uri), prepared)
+            view.prepare(key, prepared)
         return prepared
 
     @contained("promote baggage to attributes")
@@ -394,28 +410,34 @@ class Telemetry:
         message, connection, span = operation.message, operation.connection, operation.span
         if message.protocol_version is not None and not operation.server and outcome.error_type is None:
             connection.protocol_version = message.protocol_version
-        if outcome.protocol_version is not None:
-            _negotiated(connection, outcome.protocol_version)
-        error_type = outcome.error_type and _error_type_of(operation, outcome)
-        view = connection.view(inbound=operation.server, http=operation.http, protocol_version=message.protocol_version)
-        if span is not None:
-            if (outcome is not SUCCESS or view.attributes is not operation.known_attributes) and span.is_recording():
+        # One that succeeds as others did before has nothing new to tell.
+        attributes = operation.prepared.success if outcome is SUCCESS and operation.prepared is not None else None
+        view = error_type = None
+        if attributes is None:
+            if outcome.protocol_version is not None:
+                _negotiated(connection, outcome.protocol_version)
+            error_type = outcome.error_type and _error_type_of(operation, outcome)
+            view = connection.view(operation.server, operation.http, message.protocol_version)
+            if span is not None and span.is_recording():
                 self._describe_end(span, operation, view, outcome, error_type)
-            if self._tells_more and span.is_recording():
-                self._tell_end(span, operation, error_type)
-            if self._response_hook is not None and span.is_recording():
-                self._call_hook("call response_hook", self._response_hook, span, message, outcome)
+        if span is not None:
+            if self._adds_to_spans and span.is_recording():
+                self._add_at_end(span, operation, outcome, error_type)
             if operation.owned:
                 span.end(operation.dropped_ns)
         if operation.dropped_ns is not None:
             elapsed = max(0.0, elapsed - (time_ns() - operation.dropped_ns) / 1e9)
-        if outcome is SUCCESS and operation.prepared is not None and view.attributes is operation.known_attributes:
-            attributes = operation.prepared.success or self._attributes_of_success(operation, view)
-        else:
-            attributes = self._metric_attributes(message, view, error_type, outcome.status_code)
+        if view is not None:
+            attributes = self._metric_attributes(operation, view, error_type, outcome)
         (self._server_duration if operation.server else self._client_duration).record(
             elapsed, attributes, operation.context
         )
+
+    def _add_at_end(self, span: Span, operation: Operation, outcome: Outcome, error_type: str | None) -> None:
+        if self._tells_more:
+            self._tell_end(span, operation, error_type)
+        if self._response_hook is not None:
+            self._call_hook("call response_hook", self._response_hook, span, operation.message, outcome)
 
     def _describe_end(
         self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
@@ -437,16 +459,11 @@ class Telemetry:
             return phrase
         return self.disclosure.error_text(outcome.text) or phrase
 
-    def _attributes_of_success(self, operation: Operation, view: View) -> Attributes:
-        attributes = self._metric_attributes(operation.message, view, None, None)
-        if operation.prepared is not None and operation.message.is_request:
-            operation.prepared.success = attributes
-        return attributes
-
     def _metric_attributes(
-        self, message: Message, view: View, error_type: str | None, status_code: str | None
+        self, operation: Operation, view: View, error_type: str | None, outcome: Outcome
     ) -> Attributes:
         """Metric attributes with only such names as have proved to exist."""
+        message, status_code = operation.message, outcome.status_code
         # A notification proves nothing: nobody says whether its method exists.
         succeeded = error_type is None and status_code is None and message.is_request
         method, target = semconv.clean(message.method), message.target and semconv.clean(message.target)
@@ -460,17 +477,13 @@ class Telemetry:
         key = (method, target, error_type, status_code)
         attributes = view.metric_cache.get(key)
         if attributes is None:
-            attributes = {semconv.METHOD: method, **view.metric_attributes}
-            if method == "tools/call":
-                attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
-            if target is not None:
-                attributes[semconv.TOOL_NAME if method == "tools/call" else semconv.PROMPT_NAME] = target
-            if status_code is not None:
-                attributes[semconv.STATUS_CODE] = status_code
-            if error_type is not None:
-                attributes[semconv.ERROR_TYPE] = error_type
+            attributes = _metric_attributes(view, *key)
             if len(view.metric_cache) < _MAX_METHODS:
                 view.metric_cache[key] = attributes
+        prepared = operation.prepared
+        if outcome is SUCCESS and succeeded and prepared and view.attributes is operation.known_attributes:
+            # Nothing became known of the connection meanwhile, nor will it during the next ones.
+            prepared.success = attributes
         return attributes
 
     @contained("learn the names of tools and prompts")
@@ -499,7 +512,7 @@ class Telemetry:
             semconv.SERVER_ADDRESS,
             semconv.SERVER_PORT,
         )
-        shared = connection.view(inbound=connection.server).metric_attributes
+        shared = connection.view(connection.server).metric_attributes
         attributes: Attributes = {key: shared[key] for key in wanted if key in shared}
         if error_type is not None:
             attributes[semconv.ERROR_TYPE] = semconv.clean(error_type)
@@ -580,4 +593,19 @@ def _attributes(message: Message, view: View, uri: str | None) -> Attributes:
         attributes[semconv.PROMPT_NAME] = semconv.clean(target)
     elif uri:
         attributes[semconv.RESOURCE_URI] = semconv.clean(uri)
+    return attributes
+
+
+def _metric_attributes(
+    view: View, method: str, target: str | None, error_type: str | None, status_code: str | None
+) -> Attributes:
+    attributes: Attributes = {semconv.METHOD: method, **view.metric_attributes}
+    if method == "tools/call":
+        attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
+    if target is not None:
+        attributes[semconv.TOOL_NAME if method == "tools/call" else semconv.PROMPT_NAME] = target
+    if status_code is not None:
+        attributes[semconv.STATUS_CODE] = status_code
+    if error_type is not None:
+        attributes[semconv.ERROR_TYPE] = error_type
     return attributes

@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 
 from .. import semconv
 from ..connection import Connection
-from ..guard import contained
+from ..guard import contained, report
 from ..message import (
     CANCELLED,
     SUCCESS,
@@ -45,9 +45,11 @@ def handle_request(telemetry: Telemetry) -> Any:
     """``JSONRPCDispatcher._handle_request``: runs and answers one inbound request; every answer is made here."""
 
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        request, dctx, _, on_request = leading(args, kwargs, "req", "dctx", "scope", "on_request")
+        request, dctx, _, on_request = (
+            args if len(args) == 4 else leading(args, kwargs, "req", "dctx", "scope", "on_request")
+        )
         params = request.params
-        meta = meta_of(params) if params else None
+        meta = meta_of(params)
         if not meta and not telemetry.records():
             setattr(dctx, OPERATION, NOT_TRACED)
             return None
@@ -82,7 +84,10 @@ def _observed_handler(telemetry: Telemetry, operation: Operation, dctx: Any, on_
             operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
             telemetry.note_exception(operation, error)
             raise
-        operation.outcome = _read_result(telemetry, operation, result)
+        try:
+            operation.outcome = telemetry.read_result(operation, result)
+        except Exception as error:
+            report("read a result", error)
         return result
 
     return observed
@@ -107,11 +112,6 @@ def _outcome_of_handler(error: BaseException, dctx: Any, *, unhandled_code: int)
     if isinstance(error, Exception):
         return outcome_of_error(unhandled_code, None)
     return outcome_of_exception(error)
-
-
-@contained("read a result")
-def _read_result(telemetry: Telemetry, operation: Operation, result: Any) -> Outcome:
-    return telemetry.read_result(operation, result)
 
 
 def dispatch_notification(telemetry: Telemetry) -> Any:
