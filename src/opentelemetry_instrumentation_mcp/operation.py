@@ -120,7 +120,11 @@ class _Always:
 
 
 def traced(
-    place: str, begin: Begin, read_result: ReadResult, read_error: ReadError, telemetry: Telemetry | None = None
+    place: str,
+    begin: Begin,
+    read_result: ReadResult,
+    read_error: ReadError,
+    telemetry: Telemetry | None = None,
 ) -> Around:
     """What takes the place of a coroutine method whose call is one operation.
 

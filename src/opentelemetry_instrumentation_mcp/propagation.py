@@ -171,7 +171,9 @@ def _rootless(context: Context) -> Context:
     return trace.set_span_in_context(trace.INVALID_SPAN, context)
 
 
-def receive(meta: object, http: HttpRequest | None, policy: str = PARENT) -> tuple[Context, list[Link] | None]:
+def receive(
+    meta: object, http: HttpRequest | None, policy: str = PARENT, current: Context | None = None
+) -> tuple[Context, list[Link] | None]:
     """The context in which an inbound message is handled, and the links of its SERVER span.
 
     Rules, first match wins: the context in ``_meta`` is the parent and a live HTTP span is linked; else the HTTP
@@ -182,9 +184,10 @@ def receive(meta: object, http: HttpRequest | None, policy: str = PARENT) -> tup
         meta: the raw ``params._meta``.
         http: the HTTP request that carried the message, None on other transports.
         policy: what a remote context may do: be the ``parent``, be a ``link`` only, or ``ignore``.
+        current: the current context, if it is at hand.
     """
     ambient: Context | None = http.context if http is not None else None
-    base = otel_context.get_current() if ambient is None else ambient
+    base = ambient if ambient is not None else current if current is not None else otel_context.get_current()
     http_span = _span_context(ambient) if ambient else trace.INVALID_SPAN_CONTEXT
     links: list[Link] = []
     if policy == IGNORE:

@@ -212,7 +212,7 @@ class Telemetry:
             outer = _outer_tool_span(message, current)
             if outer is not None:
                 view = connection.view(False, None, message.protocol_version)
-                outer.set_attributes(self._prepared(message, view).attributes)
+                outer.set_attributes(self._prepare(message, view).attributes)
                 if message.request_id is not None:
                     outer.set_attribute(semconv.REQUEST_ID, semconv.request_id_text(message.request_id))
                 if self._tells_more:
@@ -241,9 +241,10 @@ class Telemetry:
         """
         if not (self._configured or self.records()) and not as_mapping(meta):
             return None
-        if otel_context.get_current() and not is_instrumentation_enabled():
+        current = otel_context.get_current()
+        if current and not is_instrumentation_enabled():
             return None
-        context, links = propagation.receive(meta, http, self.config.remote_parent)
+        context, links = propagation.receive(meta, http, self.config.remote_parent, current)
         if not self._configured or message.method in self._excluded:
             if self.tracks_places:
                 context = placed(context, Place(None, message.method))
@@ -288,14 +289,13 @@ class Telemetry:
         kind: SpanKind,
         started_ns: int | None = None,
     ) -> Operation:
-        if self.dropped and started_ns is None:
-            self.settle_dropped()  # which may begin what stands in for the library's
-        if self.on_first_operation is not None:
-            self.on_first_operation, call = None, self.on_first_operation
-            call()
+        if self.dropped or self.on_first_operation is not None:
+            self._catch_up(started_ns)
         server = kind is SpanKind.SERVER
         view = connection.view(server, http, message.protocol_version)
-        prepared = self._prepared(message, view)
+        prepared = view.prepared.get((message.method, message.target, message.uri))
+        if prepared is None or view.prepared_by is not self:
+            prepared = self._prepare(message, view)
         attributes = prepared.attributes.copy()  # samplers may change it
         request_id = message.request_id
         if request_id is not None:
@@ -326,18 +326,22 @@ class Telemetry:
             operation.http = http
         return operation
 
-    def _prepared(self, message: Message, view: View) -> Prepared:
-        """What this message has in common with others of its method and target, from the view if it is there."""
+    def _catch_up(self, started_ns: int | None) -> None:
+        if self.dropped and started_ns is None:
+            self.settle_dropped()  # which may begin what stands in for the library's
+        if self.on_first_operation is not None:
+            self.on_first_operation, call = None, self.on_first_operation
+            call()
+
+    def _prepare(self, message: Message, view: View) -> Prepared:
+        """What this message has in common with others of its method and target, kept for them."""
         if view.prepared_by is not self:
             view.prepared_by, view.prepared = self, {}
-        key = message.method, message.target, message.uri
-        prepared = view.prepared.get(key)
-        if prepared is None:
-            method, target, uri = key
-            shown_uri = self.shown_uri(uri) if uri else None
-            in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
-            prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
-            view.prepare(key, prepared)
+        method, target, uri = message.method, message.target, message.uri
+        shown_uri = self.shown_uri(uri) if uri else None
+        in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
+        prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
+        view.prepare((method, target, uri), prepared)
         return prepared
 
     @contained("promote baggage to attributes")
@@ -393,11 +397,12 @@ class Telemetry:
     def read_result(self, operation: Operation, result: object) -> Outcome:
         """The outcome that a raw result tells; notes what of it is wanted later."""
         message = operation.message
-        if message.method in _LISTINGS:
-            self.admit_names(message.method, result)
+        method = message.method
         if self._tells_more and self.disclosure.captures_output(message):
             operation.result = result
-        return outcome_of_result(message.method, result)
+        if method in _LISTINGS:
+            self.admit_names(method, result)
+        return outcome_of_result(method, result)
 
     def shown_uri(self, uri: str) -> str:
         """``uri`` as it may be told: its secrets redacted, or without all that may be one."""

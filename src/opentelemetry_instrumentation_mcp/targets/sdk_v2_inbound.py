@@ -34,6 +34,7 @@ from .sdk_v2_common import (
     INVALID_PARAMS,
     NOT_TRACED,
     OPERATION,
+    NotTraced,
     connection_of,
     operation_of,
 )
@@ -243,10 +244,12 @@ def _handle_at_endpoint(
             operation.owner = dctx
         return operation
 
-    def read_result(operation: Operation, result: Any) -> Outcome | None:
-        return telemetry.read_result(operation, result)
+    def passes(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        operation: Operation | NotTraced | None = getattr(args[0] if args else kwargs["dctx"], OPERATION, None)
+        return isinstance(operation, Operation) and operation.connection.protocol_version is not None
 
     def read_error(operation: Operation, error: BaseException) -> Outcome | None:
         return _outcome_of_handler(error, operation.owner, unhandled_code=INTERNAL_ERROR) or SUCCESS
 
-    return traced("describe an inbound message", begin, read_result, read_error, telemetry)
+    around = traced("describe an inbound message", begin, telemetry.read_result, read_error, telemetry)
+    return around.unless(passes, "find the operation of a message")
