@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import itertools
 import logging
 import subprocess
@@ -145,13 +146,24 @@ def test_one_that_cannot_be_loaded(
     assert "bad_detector:find" in warning and said in warning
 
 
-def test_a_module_that_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+RUNNING = """
+from opentelemetry_instrumentation_mcp.pii import WatchedDetector
+
+def find(text):
+    return [(5, 8)]
+
+found = WatchedDetector("running_program:find")("call Ada")
+"""
+
+
+def test_a_module_that_is_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program whose module runs its server never finishes being imported."""
-    running: Any = ModuleType("running_program")
-    running.find = names
-    running.__spec__ = SimpleNamespace(_initializing=True)
-    monkeypatch.setitem(sys.modules, "running_program", running)
-    assert WatchedDetector("running_program:find")(TEXT) == NAME
+    (tmp_path / "running_program.py").write_text(RUNNING)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert importlib.import_module("running_program").found == NAME
+    finally:
+        sys.modules.pop("running_program", None)
 
 
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]) -> None:
@@ -194,8 +206,8 @@ watched = WatchedDetector("detectors:find")
 assert watched("call Ada") == [(5, 8)]
 child = os.fork()
 if not child:
-    os._exit(0 if watched("call Ada") == [(5, 8)] and len(loaded) == 1 else 1)
-sys.exit(os.waitpid(child, 0)[1])
+    os._exit(0 if watched("call Ada") == [(5, 8)] and os.getpid() not in loaded else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
