@@ -6,7 +6,6 @@ which is loaded when it is first needed.
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -19,9 +18,9 @@ from opentelemetry.context import Context
 from . import identity as who
 from . import langfuse, semconv
 from .baggage import BaggageRules, baggage_attributes
-from .config import EVENT_ONLY, NO_CONTENT, OTLP_ENDPOINTS, SPAN_AND_EVENT, SPAN_ONLY, Detector, McpConfig
+from .config import EVENT_ONLY, NO_CONTENT, OTLP_ENDPOINTS, SPAN_AND_EVENT, SPAN_ONLY, McpConfig
 from .connection import HttpRequest
-from .guard import contained, report
+from .guard import contained
 from .message import Message, as_mapping
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ class Disclosure:
     def policy(self) -> Policy:
         """The payload policy; what it may cost to load it, is paid by the first text that needs it."""
         from .payload import Policy, PolicySettings
+        from .pii import WatchedDetector
 
         config = self._config
         return Policy(
@@ -70,7 +70,7 @@ class Disclosure:
                 redact_keys=frozenset(config.redact_keys),
                 keep_keys=frozenset(config.keep_keys),
                 redact_patterns=tuple(config.redact_patterns),
-                detector=_detector(config.pii_detector),
+                detector=WatchedDetector(config.pii_detector) if config.pii_detector else None,
             )
         )
 
@@ -194,24 +194,3 @@ class _Selection:
         return any(fnmatchcase(text, pattern) for pattern in self._allowed) and not any(
             fnmatchcase(text, pattern) for pattern in self._denied
         )
-
-
-def _detector(setting: str | Detector | None) -> Detector | None:
-    """The detector of personal data that a setting names; one that cannot be had masks everything."""
-    if setting is None or callable(setting):
-        return setting
-    try:
-        if setting.strip().lower() == "presidio":
-            from .payload.presidio import detector
-
-            return detector()
-        module, _, name = setting.strip().partition(":")
-        return cast("Detector", getattr(importlib.import_module(module), name))
-    except Exception as error:
-        # Whoever asks for a detector does not want texts that it has not seen.
-        report(f"load the detector of personal data {setting!r}; texts are masked as a whole", error)
-        return _everything
-
-
-def _everything(text: str) -> list[tuple[int, int]]:
-    return [(0, len(text))]
