@@ -25,7 +25,7 @@ _GATEWAY_SPANS = frozenset({"tool.invoke", "prompt.render", "mcp.client.call", "
 Detector = Callable[[str], Iterable[tuple[int, int]]]
 
 
-@dataclass
+@dataclass(eq=False)  # to make __eq__ takes longer than anything else when a program starts
 class McpConfig:
     """Options of the instrumentation; a value that makes no sense gets one warning and its default.
 

@@ -29,7 +29,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_defaults(caplog: pytest.LogCaptureFixture) -> None:
-    assert load() == McpConfig()
+    assert vars(load()) == vars(McpConfig())
     config = McpConfig()
     assert config.native_spans == "replace"
     assert config.remote_parent == "parent"

@@ -231,10 +231,10 @@ def taps_while_recording(telemetry: Telemetry, session: Any) -> Taps | None:
     return None  # so is what a test gives to a server in place of a session: it has no streams
 
 
-def sees_inbound(session: Any) -> bool:
-    """Whether a session has taps that see what it receives."""
+def misses_nothing(telemetry: Telemetry, session: Any) -> bool:
+    """Whether the taps of a session see what it receives, or there are none and none are wanted."""
     taps: Taps | None = getattr(session, _TAPS, None)
-    return taps is not None and taps.sees_inbound
+    return taps.sees_inbound if taps is not None else not telemetry.records()
 
 
 def is_server_session(session: Any) -> bool:

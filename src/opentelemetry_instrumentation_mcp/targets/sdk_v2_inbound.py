@@ -245,8 +245,8 @@ def _handle_at_endpoint(
         return operation
 
     def passes(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        operation: Operation | NotTraced | None = getattr(args[0] if args else kwargs["dctx"], OPERATION, None)
-        return isinstance(operation, Operation) and operation.connection.protocol_version is not None
+        found: Operation | NotTraced | None = getattr(args[0] if args else kwargs["dctx"], OPERATION, None)
+        return found is NOT_TRACED or (isinstance(found, Operation) and found.connection.protocol_version is not None)
 
     def read_error(operation: Operation, error: BaseException) -> Outcome | None:
         return _outcome_of_handler(error, operation.owner, unhandled_code=INTERNAL_ERROR) or SUCCESS
