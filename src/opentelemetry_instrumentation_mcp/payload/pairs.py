@@ -27,6 +27,7 @@ class Pairs:
         self._pair_values = frozenset(policy["pair_values"])
         self._members = self._pair_values | _COLUMNS
         self._headers = frozenset(policy["header_pairs"])
+        self._kinds: list[tuple[str, str, list[str]]] = policy["secret_kinds"]
 
     def _grade(self, name: object) -> int:
         if (
@@ -72,7 +73,19 @@ class Pairs:
             for key in values:
                 if _is_value(members[key]):
                     self._mask(members, key)
+        for key, kind, secret in self._kinds:
+            if members.get(key) == kind:
+                self._mask_members(members, secret)
         return self._in_table(members)
+
+    def _mask_members(self, members: dict[str, Any], keys: list[str]) -> None:
+        """Mask the values under ``keys``, or those inside of an object there."""
+        for key in keys:
+            inner: Any = members.get(key)
+            if type(inner) is dict:
+                self._mask_members(cast("dict[str, Any]", inner), list(cast("dict[str, Any]", inner)))
+            elif _is_value(inner):
+                self._mask(members, key)
 
     def _in_table(self, members: dict[str, Any]) -> dict[str, Any]:
         columns = next((members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None)

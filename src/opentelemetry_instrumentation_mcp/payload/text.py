@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
+from . import manifests
 from .data import CUT, INVISIBLE, MASK, fold, load
 from .keys import Names
 from .labels import Labels
@@ -35,6 +36,8 @@ _OPENERS = ("{", "[", '"')
 _DOCUMENT_STARTS = frozenset((*_OPENERS, *_BLANK))
 _MAX_SCHEME = 32
 _ROUNDS = 4
+_ESCAPE = "\x1b"
+_HIDDEN = re.compile(f"{INVISIBLE.pattern}|{_ESCAPE}\\[[0-9;]{{0,32}}m")  # colours of terminals, too
 _TAIL = " \t\n\r"
 
 
@@ -144,8 +147,11 @@ class Text:
         return bool(self._find(text, cut=False, depth=depth))
 
     def _find(self, text: str, cut: bool, depth: int = 0) -> list[Found]:
-        if not text.isascii() and INVISIBLE.search(text):
-            return self._find_behind_invisible(text, cut, depth)
+        if (not text.isascii() and INVISIBLE.search(text)) or _ESCAPE in text:
+            return self._find_behind_hidden(text, cut, depth)
+        return self._find_visible(text, cut, depth)
+
+    def _find_visible(self, text: str, cut: bool, depth: int) -> list[Found]:
         scan = Scan(text, fold(text), cut)
         stems = self._labels.stems_in(scan.low)
         if stems:
@@ -155,6 +161,8 @@ class Text:
         self._shapes.find(scan)
         if "@" in text and "(" in text:
             _find_dsn(scan)
+        if "secret" in stems and manifests.MARK in text:
+            manifests.find(scan)
         for pattern in self._patterns:
             for match in pattern.finditer(text):
                 if match.group().strip("*"):
@@ -164,9 +172,14 @@ class Text:
         self.last_steps = scan.steps
         return scan.spans
 
-    def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[Found]:
-        places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
-        found = self._find("".join([text[index] for index in places]), cut, depth)
+    def _find_behind_hidden(self, text: str, cut: bool, depth: int) -> list[Found]:
+        places: list[int] = []
+        position = 0
+        for hidden in _HIDDEN.finditer(text):
+            places.extend(range(position, hidden.start()))
+            position = hidden.end()
+        places.extend(range(position, len(text)))
+        found = self._find_visible("".join([text[index] for index in places]), cut, depth)
         return [(places[start], places[end - 1] + 1, mark) for start, end, mark in found]
 
     def _find_urls(self, scan: Scan, depth: int) -> None:

@@ -12,7 +12,9 @@ from .keys import Names
 Span = tuple[int, int]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]{0,63}")
-_SEPARATOR = re.compile(r"[&;]")
+_SEPARATOR, _EQUALS = re.compile(r"[&;]"), re.compile(r"=")
+# Also as JSON encoders write them that escape what means something in HTML.
+_ESCAPED_SEPARATOR, _ESCAPED_EQUALS = re.compile(r"[&;]|\\{1,9}u0026"), re.compile(r"=|\\{1,9}u003[dD]")
 _END_OF_AUTHORITY = re.compile(r"[/?#\\]")
 _UNFIT = re.compile(r"[\x00-\x20\x7f<>\"`{}|^]")
 _PORT = re.compile(r"\d{0,5}")
@@ -133,15 +135,21 @@ class Urls:
             previous, position = segment.lower(), position + len(segment) + 1
 
     def _parameter_spans(self, url: str, start: int, end: int, depth: int) -> Iterator[Span]:
+        escaped = "\\" in url
+        next_separator = (_ESCAPED_SEPARATOR if escaped else _SEPARATOR).search
+        next_equals = (_ESCAPED_EQUALS if escaped else _EQUALS).search
         while start < end:
-            separator = _SEPARATOR.search(url, start, end)
+            separator = next_separator(url, start, end)
             stop = separator.start() if separator else end
-            equals = url.find("=", start, stop)
-            if start < equals < stop - 1 and self._is_secret_parameter(
-                url[start:equals], url[equals + 1 : stop], depth
+            equals = next_equals(url, start, stop)
+            if (
+                equals
+                and start < equals.start()
+                and equals.end() < stop
+                and self._is_secret_parameter(url[start : equals.start()], url[equals.end() : stop], depth)
             ):
-                yield equals + 1, stop
-            start = stop + 1
+                yield equals.end(), stop
+            start = separator.end() if separator else stop
 
     def _is_secret_parameter(self, name: str, value: str, depth: int) -> bool:
         if self._is_name(name):

@@ -185,6 +185,9 @@ class Counting:
         "@tcp(", "a:@tcp(", "identified by ", "&quot;token&quot;", "%22", "AKIAIOSFODNN7EXAMPLQ ", "password=***",
         "*** ", "token***", "password=a ", "password=a b=", "name\":\"token\",",
         "\"value\":\"a\",\"name\":\"token\"", "token\u200b", "é=", "<", "</", "cookie: a=",
+        "?code=", "&key=a1234567", "token: str = \"", "{\"pin\":\"x\",", "kind: Secret\ndata:\n a: b\n", "\x1b[31m",
+        "\\u0026", "https://a?x\\u0026", "token=('", "#define token ", "curl -u 'a:", "<Cookie a=", "jdbc:oracle:a:b/",
+        "\tTRUE\t/",
     ],
 )  # fmt: skip
 def test_work_grows_no_faster_than_the_text(unit: str) -> None:

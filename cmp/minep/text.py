@@ -1,0 +1,250 @@
+"""Secrets inside of texts: finds them, masks them, and keeps what is cut from showing half of one."""
+
+from __future__ import annotations
+
+import logging
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+from . import manifests
+from .data import CUT, INVISIBLE, MASK, fold, load
+from .keys import Names
+from .labels import Labels
+from .scan import Scan, occurrences, outer_first, replace
+from .shapes import Shapes
+from .urls import Urls
+
+Detector = Callable[[str], Iterable[tuple[int, int]]]
+Found = tuple[int, int, str]
+
+_logger = logging.getLogger("opentelemetry_instrumentation_mcp")
+_URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
+_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+.-")
+_DSN = ("@tcp(", "@unix(", "@(")
+_MAX_USER_INFO = 256
+_LONG = 2_048
+_SHORTEST = 5  # pw=x
+_SHORTEST_DOCUMENT = 8  # {"pw":1}
+_BLANK = (" ", "\n", "\t", "\r")
+# Texts of nothing but words and the commonest separators.
+_PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,-]*")
+_OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
+_CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
+_OPENERS = ("{", "[", '"')
+_DOCUMENT_STARTS = frozenset((*_OPENERS, *_BLANK))
+_MAX_SCHEME = 32
+_ROUNDS = 4
+_ESCAPE = "\x1b"
+_HIDDEN = re.compile(f"{INVISIBLE.pattern}|{_ESCAPE}\\[[0-9;]{{0,32}}m")  # colours of terminals, too
+_TAIL = " \t\n\r"
+
+
+class Text:
+    """Cleans texts.
+
+    Args:
+        names: decides about labels.
+        patterns: regular expressions of the user; a bad one is reported by the logger and ignored.
+        detector: finds spans to mask that no pattern describes; if it raises, the whole text is masked.
+    """
+
+    def __init__(self, names: Names, patterns: tuple[str, ...] = (), detector: Detector | None = None) -> None:
+        self._labels = Labels(names)
+        self._shapes = Shapes()
+        self._urls = Urls(names, self._is_secret)
+        self._patterns = _compiled(patterns)
+        self._detector = detector
+        self._slack: int = load()["limits"]["slack"]
+        self.last_steps = 0
+
+    @property
+    def has_own_rules(self) -> bool:
+        """Whether the user added patterns or a detector."""
+        return bool(self._patterns or self._detector)
+
+    @property
+    def urls(self) -> Urls:
+        """The rules for URLs."""
+        return self._urls
+
+    def may_be_document(self, text: str) -> bool:
+        """Whether ``text`` looks like JSON and may hold a sensitive name."""
+        if len(text) < _SHORTEST_DOCUMENT:
+            return False
+        first = text.lstrip()[:1] if text[0] in _BLANK else text[0]
+        if first not in _OPENERS:
+            return False
+        if first == '"' and "\\" not in text:
+            return bool(self._labels.stems_in(fold(text)))
+        return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
+
+    def suspects(self, texts: list[str]) -> dict[str, list[Found] | None]:
+        """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is.
+
+        Returns:
+            What was found in a text, for ``clean``; None if nobody looked at it alone.
+        """
+        if self._patterns or self._detector:
+            return dict.fromkeys(texts)
+        found: dict[str, list[Found] | None] = {}
+        short: list[str] = []
+        for text in texts:
+            if len(text) > _LONG or (text[:1] in _DOCUMENT_STARTS and self.may_be_document(text)):
+                found[text] = None
+            elif len(text) >= _SHORTEST:
+                short.append(text)
+        spans = self._find("\n".join(short), cut=False) if short else []
+        if spans and len(short) == 1:
+            found[short[0]] = spans
+        elif spans:
+            ends = list(accumulate(len(text) + 1 for text in short))
+            for start, end, _ in spans:
+                found.update(dict.fromkeys(short[bisect_right(ends, start) : bisect_left(ends, end) + 1]))
+        return found
+
+    def clean(self, text: str, *, cut: bool = False, found: list[Found] | None = None) -> str:
+        """``text`` with its secrets replaced by the mask.
+
+        Args:
+            cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
+            found: what ``suspects`` found in ``text``.
+        """
+        spans = self._find(text, cut) if found is None else found
+        end = self.last_boundary(text) if cut else len(text)
+        if not spans and end == len(text):
+            return text
+        spans.sort(key=outer_first)
+        cleaned = replace(text, spans, end)
+        if cut:  # looked at again when it is known how much of it is shown
+            return cleaned
+        if (len(text) > _LONG or _PLAIN.fullmatch(text)) and _stand_alone(text, spans):
+            return cleaned
+        # What was masked may make its surroundings mean something else.
+        for _ in range(_ROUNDS):
+            if cleaned == text:
+                return text
+            text = cleaned
+            cleaned = replace(text, sorted(self._find(text, cut=False), key=outer_first), len(text))
+        return text if cleaned == text else MASK
+
+    def settled(self, text: str, limit: int) -> str:
+        """``text``, cut to ``limit`` characters if it is longer, in a form that cleaning leaves as it is."""
+        for _ in range(_ROUNDS):
+            cleaned = self.clean(text if len(text) <= limit else text[: limit - len(CUT)] + CUT)
+            if cleaned == text:
+                return text
+            text = cleaned
+        return MASK
+
+    def last_boundary(self, text: str) -> int:
+        """Where to end a text that was cut, so that it does not show a part of a secret."""
+        earliest = max(0, len(text) - self._slack)
+        return next((i for i in range(len(text) - 1, earliest, -1) if text[i] in _TAIL), earliest)
+
+    def _is_secret(self, text: str, depth: int) -> bool:
+        return bool(self._find(text, cut=False, depth=depth))
+
+    def _find(self, text: str, cut: bool, depth: int = 0) -> list[Found]:
+        if (not text.isascii() and INVISIBLE.search(text)) or _ESCAPE in text:
+            return self._find_behind_hidden(text, cut, depth)
+        return self._find_visible(text, cut, depth)
+
+    def _find_visible(self, text: str, cut: bool, depth: int) -> list[Found]:
+        scan = Scan(text, fold(text), cut)
+        stems = self._labels.stems_in(scan.low)
+        if stems:
+            self._labels.find(scan, stems)
+        if "/" in text and "://" in text:
+            self._find_urls(scan, depth)
+        self._shapes.find(scan)
+        if "@" in text and "(" in text:
+            _find_dsn(scan)
+        if "secret" in stems and manifests.MARK in text:
+            manifests.find(scan)
+        for pattern in self._patterns:
+            for match in pattern.finditer(text):
+                if match.group().strip("*"):
+                    scan.mask(match.start(), match.end())
+        if self._detector:
+            self._detect(scan)
+        self.last_steps = scan.steps
+        return scan.spans
+
+    def _find_behind_hidden(self, text: str, cut: bool, depth: int) -> list[Found]:
+        places: list[int] = []
+        position = 0
+        for hidden in _HIDDEN.finditer(text):
+            places.extend(range(position, hidden.start()))
+            position = hidden.end()
+        places.extend(range(position, len(text)))
+        found = self._find_visible("".join([text[index] for index in places]), cut, depth)
+        return [(places[start], places[end - 1] + 1, mark) for start, end, mark in found]
+
+    def _find_urls(self, scan: Scan, depth: int) -> None:
+        text, done = scan.text, 0
+        position = text.find("://")
+        while position >= 0:
+            start = position
+            while start > max(done, position - _MAX_SCHEME) and scan.low[start - 1] in _SCHEME:
+                start -= 1
+            run = _URL_RUN.match(text, position)
+            end = run.end() if run else position + 3
+            scan.steps += end - start
+            while end > position + 3 and text[end - 1] in ".,;:!?)]}*_":
+                end -= 1
+            for first, last in self._urls.spans(text[start:end], depth):
+                scan.mask(start + first, start + last)
+            done = max(end, position + 3)
+            position = text.find("://", done)
+
+    def _detect(self, scan: Scan) -> None:
+        assert self._detector
+        try:
+            for found in self._detector(scan.text):
+                start, end = max(0, int(found[0])), min(len(scan.text), int(found[1]))
+                if scan.text[start:end].strip("*"):
+                    scan.mask(start, end)
+        except Exception:
+            scan.mask(0, len(scan.text))
+
+
+def _stand_alone(text: str, spans: list[Found]) -> bool:
+    """Whether each of the sorted spans is in one line and set off, so that masking it changes nothing around it."""
+    last = 0
+    for start, end, _ in spans:
+        if end <= last:
+            continue
+        before = text[start - 1 : start]
+        if (
+            start < last
+            or before not in _OPENING
+            or text[end : end + 1] not in _CLOSING
+            or text.find("\n", start, end) >= 0
+        ):
+            return False
+        last = end
+    return True
+
+
+def _find_dsn(scan: Scan) -> None:
+    """``user:password@tcp(host)``: data source names without a scheme."""
+    for mark in _DSN:
+        for at in occurrences(scan.low, mark):
+            start = max(0, at - _MAX_USER_INFO)
+            begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
+            colon = scan.text.find(":", begin or start, at)
+            if colon > 0 and not scan.text.startswith("//", colon + 1):
+                scan.mask(colon + 1, at)
+
+
+def _compiled(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:
+    found: list[re.Pattern[str]] = []
+    for number, pattern in enumerate(patterns, 1):
+        try:
+            found.append(re.compile(pattern))
+        except (re.error, TypeError, ValueError, OverflowError, RecursionError):
+            # It is not quoted: it may be the very secret.
+            _logger.warning("Redaction pattern %d of %d is ignored, it is no regular expression", number, len(patterns))
+    return found
