@@ -250,6 +250,10 @@ class Tree:
                 self._ledger.texts.append(item)
             else:
                 built = self.build(item, depth)
+                # What stands for an object, or the plain form of a foreign number, may be what is secret here.
+                if level and _is_secret(built, level, name):
+                    built = MASK
+                    self._ledger.masked += 1
             result[name if name not in result else _unique(name, result)] = built
         return self._pairs.in_object(result) if len(result) > 1 else result
 
