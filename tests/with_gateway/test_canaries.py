@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import pytest
+
 from support.canaries import CONTENT, ERROR, SECRET, Canaries
 from support.canary_table import Row
-from support.gateway import SECRETS, Events, Gateway, Upstreams, initialize, token
+from support.gateway import SECRETS, Events, Gateway, Upstreams, initialize, native, token
 from support.gateway_trees import Trees
 from support.sink import OtlpSink
 
@@ -160,3 +162,19 @@ def test_no_text_of_an_error_leaves_if_none_may(
     exercise(gateway, c, "/rpc")
     exercise(gateway, c, "/mcp")
     assert not check(gateway, c, behind, sink, since, (table, "errors-off", set()))
+
+
+CLEANED = {"OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS": "true"}
+
+
+@pytest.mark.parametrize("spans", ["replace", "keep"])
+def test_nothing_leaks_by_cleaned_spans_of_the_gateway(
+    start: Any, behind: Upstreams, sink: OtlpSink, table: list[Row], spans: str
+) -> None:
+    since = len(sink.bodies)
+    env = {**native(sink), **CLEANED, "OTEL_INSTRUMENTATION_MCP_NATIVE_SPANS": spans}
+    gateway, c = plant(start, behind, f"gateway-cleaned-{spans}", env)
+    everywhere(gateway, c)
+    # The gateway puts baggage on its own spans; that is its option, and no secret.
+    allowed = {*c.of_kind(ERROR), "baggage"}
+    assert set(check(gateway, c, behind, sink, since, (table, f"native-cleaned, {spans}", allowed))) <= allowed
