@@ -69,6 +69,11 @@ class Documents:
 
     def _is_settled(self, preview: str) -> bool:
         """Whether the beginning of a cleaned document is clean: a cut changes only what it goes through."""
+        if preview[:1] == '"':  # a text: the commonest completion first, for the others look at every character
+            try:
+                return self._is_clean_at_end(_decode(preview + '"'))
+            except ValueError:
+                pass
         for completed, missing in completions(preview):
             try:
                 node = _decode(completed)
