@@ -29,7 +29,7 @@ class Documents:
         limits = load()["limits"]
         self._names = names
         self._text = text
-        self._keys: dict[str, tuple[str, int]] = {}
+        self._keys: dict[str, tuple[str, int, bool]] = {}
         self._slack: int = limits["slack"]
         self._nested: int = limits["nested_documents"]
         self._name: int = limits["name"]
@@ -126,6 +126,7 @@ class Documents:
             return self.string(tree, nesting, cut=True)
         if cls is not dict and cls is not list:
             return tree
+        masked = ledger.masked
         for key, item in tree.items() if cls is dict else enumerate(tree):
             cls_of_item = class_of(item)
             if cls_of_item is str:
@@ -135,6 +136,8 @@ class Documents:
                     ledger.masked += 1
             elif cls_of_item is dict or cls_of_item is list or cls_of_item is CutStr:
                 tree[key] = self._cleaned(item, cleaned, nesting, ledger, pairs)
+        if masked == ledger.masked and not ledger.has_cut_text:
+            return tree
         # Names are looked at again: a cleaned one may be another name.
         return pairs.in_object(tree) if cls is dict else pairs.in_list(tree)
 
