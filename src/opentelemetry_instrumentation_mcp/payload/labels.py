@@ -111,11 +111,13 @@ class Labels:
                 after = _SPACED.match(scan.low, position + len(stem))
                 if after:
                     done = self._values.mask(scan, after.end())
+                scan.unsure.append((position, max(done, position)))
                 continue
             start = self._start_of_name(scan, position)
             simple = _SIMPLE.match(scan.low, position)
             if simple and self._is_simple(scan, start, simple):
                 scan.mask(simple.start(4), simple.end(4))
+                scan.certain.add(scan.spans[-1])
                 done = simple.end(4)
                 continue
             end = self._labelled(scan, start, position, stem)
@@ -127,6 +129,7 @@ class Labels:
                 rest = _REST.match(scan.low, position)
                 end = rest.end() if rest else end
             done = max(done, end)
+            scan.unsure.append((position, done))
 
     def _is_simple(self, scan: Scan, start: int, simple: re.Match[str]) -> bool:
         """Whether this is the common case, one plain word as the value, which needs no closer look."""

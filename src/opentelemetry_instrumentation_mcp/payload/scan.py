@@ -20,6 +20,8 @@ class Scan:
         low: the same in plain lower-case letters.
         cut: whether ``text`` is the beginning of something longer.
         pairs: patterns of what is secret only because something else was found.
+        certain: those of the spans that are what they are whatever the lines around them say.
+        unsure: where a label was looked at closely, and how far that reached.
         steps: characters examined so far, so that tests can count work without a clock.
     """
 
@@ -29,6 +31,8 @@ class Scan:
     spans: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
     steps: int = 0
     pairs: set[re.Pattern[str]] = field(default_factory=set[re.Pattern[str]])
+    certain: set[tuple[int, int, str]] = field(default_factory=set[tuple[int, int, str]])
+    unsure: list[Span] = field(default_factory=list[Span])
 
     def mask(self, start: int, end: int, mark: str = MASK) -> None:
         """Note that ``text[start:end]`` is secret."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
@@ -92,13 +93,17 @@ class Text:
                 found[text] = None
             elif len(text) >= _SHORTEST:
                 short.append(text)
-        spans = self._find("\n".join(short), cut=False) if short else []
-        if spans and len(short) == 1:
-            found[short[0]] = spans
-        elif spans:
-            ends = list(accumulate(len(text) + 1 for text in short))
-            for start, end, _ in spans:
-                found.update(dict.fromkeys(short[bisect_right(ends, start) : bisect_left(ends, end) + 1]))
+        joined = "\n".join(short)
+        if not short:
+            return found
+        if not joined.isascii() and INVISIBLE.search(joined):
+            scan = Scan(joined, joined, spans=self._find(joined, cut=False))
+        else:
+            scan = self._scan(joined, cut=False)
+        if scan.spans and len(short) == 1:
+            found[short[0]] = scan.spans
+        elif scan.spans:
+            found.update(_found_in_each(short, scan))
         return found
 
     def clean(self, text: str, *, cut: bool = False, found: list[Found] | None = None) -> str:
@@ -146,6 +151,9 @@ class Text:
     def _find(self, text: str, cut: bool, depth: int = 0) -> list[Found]:
         if not text.isascii() and INVISIBLE.search(text):
             return self._find_behind_invisible(text, cut, depth)
+        return self._scan(text, cut, depth).spans
+
+    def _scan(self, text: str, cut: bool, depth: int = 0) -> Scan:
         scan = Scan(text, fold(text), cut)
         stems = self._labels.stems_in(scan.low)
         if stems:
@@ -162,7 +170,7 @@ class Text:
         if self._detector:
             self._detect(scan)
         self.last_steps = scan.steps
-        return scan.spans
+        return scan
 
     def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[Found]:
         places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
@@ -195,6 +203,31 @@ class Text:
                     scan.mask(start, end)
         except Exception:
             scan.mask(0, len(scan.text))
+
+
+def _found_in_each(texts: list[str], scan: Scan) -> dict[str, list[Found] | None]:
+    """What the scan of all ``texts``, each in lines of its own, says about those in which it found something.
+
+    A text of plain words in which there is nothing but certain spans need not be looked at alone: its own scan would
+    find the same. Its equals sign is there so that the same stems are looked for.
+    """
+    ends = list(accumulate(len(text) + 1 for text in texts))
+    found: dict[str, list[Found] | None] = {}
+    certain: dict[int, list[Found]] = defaultdict(list)
+    for span in scan.spans:
+        start, end, mark = span
+        first, last = bisect_right(ends, start), bisect_left(ends, end)
+        found.update(dict.fromkeys(texts[first : last + 1]))
+        if span in scan.certain:
+            begin = ends[first] - len(texts[first]) - 1
+            certain[first].append((start - begin, end - begin, mark))
+        else:
+            scan.unsure.append((start, end))
+    unsure = {i for start, end in scan.unsure for i in range(bisect_right(ends, start), bisect_left(ends, end) + 1)}
+    for index, spans in certain.items():
+        if index not in unsure and "=" in texts[index] and _PLAIN.fullmatch(texts[index]):
+            found[texts[index]] = spans
+    return found
 
 
 def _stand_alone(text: str, spans: list[Found]) -> bool:
