@@ -69,7 +69,7 @@ class Labels:
         before_equals: list[str] = policy["text"]["stems_before_equals"]
         self._before_equals = tuple(stem for stem in before_equals if stem[-1] == "=")
         self._names_before_equals = tuple(stem[:-1] for stem in self._before_equals)
-        self._with_equals = [stem for stem in before_equals if stem[-1] != "="]
+        self._with_equals = [stem for stem in before_equals if stem[-1] != "=" and stem not in stems]
         self._quoted: list[str] = policy["text"]["stems_quoted"]
         self._statements: list[str] = policy["text"]["statements"]
         self._multiword = frozenset(policy["names"]["multiword"])
@@ -77,8 +77,14 @@ class Labels:
         self._second_words = frozenset(policy["text"]["second_words"])
         self._quotable = frozenset(policy["text"]["quotable_after"])
 
-    def stems_in(self, low: str) -> list[str]:
-        """The stems that occur in ``low``: without one there is no label in it."""
+    def stems_in(self, low: str, among: list[str] | None = None) -> list[str]:
+        """The stems that occur in ``low``: without one there is no label in it.
+
+        Args:
+            among: those that may occur, if that is known.
+        """
+        if among is not None:
+            return self._stems_among(low, among)
         stems = [stem for gate, gated in self._gates if gate in low for stem in gated if stem in low]
         if "=" in low or "\uff1d" in low:
             stems += [stem for stem in self._with_equals if stem in low]
@@ -90,6 +96,12 @@ class Labels:
             stems += [statement for statement in self._statements if statement in low]
         return stems
 
+    def _stems_among(self, low: str, stems: list[str]) -> list[str]:
+        unfit = [] if "=" in low or "\uff1d" in low else self._with_equals
+        if "'" not in low and '"' not in low:
+            unfit = unfit + self._statements
+        return [stem for stem in stems if stem in low and stem not in unfit]
+
     def document_stems_in(self, low: str) -> bool:
         """Whether a JSON text may hold a sensitive name, also one that is too short to be looked for in prose."""
         for gate, gated in self._gates:
@@ -97,12 +109,11 @@ class Labels:
                 return True
         return any(stem in low for stem in self._quoted)
 
-    def find(self, scan: Scan, stems: list[str]) -> None:
-        """Note every labelled secret in ``scan``."""
-        hits = sorted({(position, stem) for stem in stems for position in occurrences(scan.low, stem)})
+    def find(self, scan: Scan) -> None:
+        """Note every labelled secret in ``scan``, where its stems are."""
+        hits = sorted({(position, stem) for stem in scan.stems or () for position in occurrences(scan.low, stem)})
         done = 0
         self._neighbours.begin()
-        netrc = "login " in scan.low and "machine " in scan.low
         for position, stem in hits:
             if position < done:
                 continue
@@ -122,7 +133,7 @@ class Labels:
                 continue
             end = self._labelled(scan, start, position, stem)
             if end <= position:
-                end = self._unseparated(scan, start, position, netrc=netrc)
+                end = self._unseparated(scan, start, position)
             if end <= position and start and scan.text[start - 1] in "<:\"'":
                 end = self._neighbours.element(scan, start, position)
             if end <= position:
@@ -227,7 +238,7 @@ class Labels:
                 return grade
         return 0
 
-    def _unseparated(self, scan: Scan, start: int, position: int, *, netrc: bool) -> int:
+    def _unseparated(self, scan: Scan, start: int, position: int) -> int:
         """Values that follow without a separator: of options, of statements, in lists, after ``is``."""
         end = self._after_blank(scan, start, position)
         if end <= position:
@@ -242,7 +253,7 @@ class Labels:
             return self._said(scan, said)
         spaced = _SPACED.match(scan.low, position)
         label = scan.low[start : spaced.end(1)].strip("-._") if spaced else ""
-        if spaced and label in self._quotable and (netrc or scan.text[spaced.end()] in "'\""):
+        if spaced and label in self._quotable and (scan.text[spaced.end()] in "'\"" or scan.is_netrc()):
             return self._values.mask(scan, spaced.end(), label=label)
         return position
 

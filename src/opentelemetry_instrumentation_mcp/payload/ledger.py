@@ -18,5 +18,5 @@ class Ledger:
 
     masked: int = 0
     cut: bool = False
-    texts: list[str] = field(default_factory=list[str])
+    texts: list[str] = field(default_factory=lambda: [])
     has_cut_text: bool = False

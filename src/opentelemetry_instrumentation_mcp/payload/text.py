@@ -20,8 +20,9 @@ Detector = Callable[[str], Iterable[tuple[int, int]]]
 Found = tuple[int, int, str]
 
 _logger = logging.getLogger("opentelemetry_instrumentation_mcp")
-_URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
-_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+.-")
+_URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]+|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
+_SCHEME = "abcdefghijklmnopqrstuvwxyz0123456789+.-"
+_BEHIND_URL = ".,;:!?)]}*_"
 _DSN = ("@tcp(", "@unix(", "@(")
 _MAX_USER_INFO = 256
 _LONG = 2_048
@@ -96,10 +97,7 @@ class Text:
         joined = "\n".join(short)
         if not short:
             return found
-        if not joined.isascii() and INVISIBLE.search(joined):
-            scan = Scan(joined, joined, spans=self._find(joined, cut=False))
-        else:
-            scan = self._scan(joined, cut=False)
+        scan = self._scan(joined, cut=False)
         if scan.spans and len(short) == 1:
             found[short[0]] = scan.spans
         elif scan.spans:
@@ -113,7 +111,8 @@ class Text:
             cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
             found: what ``suspects`` found in ``text``.
         """
-        spans = self._find(text, cut) if found is None else found
+        scan = self._scan(text, cut) if found is None else None
+        spans = scan.spans if scan else found or []
         end = self.last_boundary(text) if cut else len(text)
         if not spans and end == len(text):
             return text
@@ -128,7 +127,8 @@ class Text:
             if cleaned == text:
                 return text
             text = cleaned
-            cleaned = replace(text, sorted(self._find(text, cut=False), key=outer_first), len(text))
+            scan = self._scan(text, cut=False, stems=scan.stems if scan else None)
+            cleaned = replace(text, sorted(scan.spans, key=outer_first), len(text))
         return text if cleaned == text else MASK
 
     def settled(self, text: str, limit: int) -> str:
@@ -149,15 +149,16 @@ class Text:
         return bool(self._find(text, cut=False, depth=depth))
 
     def _find(self, text: str, cut: bool, depth: int = 0) -> list[Found]:
-        if not text.isascii() and INVISIBLE.search(text):
-            return self._find_behind_invisible(text, cut, depth)
         return self._scan(text, cut, depth).spans
 
-    def _scan(self, text: str, cut: bool, depth: int = 0) -> Scan:
+    def _scan(self, text: str, cut: bool, depth: int = 0, stems: list[str] | None = None) -> Scan:
+        """Look at ``text``; ``stems`` are those that may be in it, if that is known: masking adds none."""
+        if not text.isascii() and INVISIBLE.search(text):
+            return self._scan_behind_invisible(text, cut, depth)
         scan = Scan(text, fold(text), cut)
-        stems = self._labels.stems_in(scan.low)
-        if stems:
-            self._labels.find(scan, stems)
+        scan.stems = self._labels.stems_in(scan.low, stems)
+        if scan.stems:
+            self._labels.find(scan)
         if "/" in text and "://" in text:
             self._find_urls(scan, depth)
         self._shapes.find(scan)
@@ -172,26 +173,26 @@ class Text:
         self.last_steps = scan.steps
         return scan
 
-    def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[Found]:
+    def _scan_behind_invisible(self, text: str, cut: bool, depth: int) -> Scan:
         places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
-        found = self._find("".join([text[index] for index in places]), cut, depth)
-        return [(places[start], places[end - 1] + 1, mark) for start, end, mark in found]
+        scan = Scan(text, text, cut)
+        for start, end, mark in self._find("".join([text[index] for index in places]), cut, depth):
+            scan.mask(places[start], places[end - 1] + 1, mark)
+        return scan
 
     def _find_urls(self, scan: Scan, depth: int) -> None:
         text, done = scan.text, 0
         position = text.find("://")
         while position >= 0:
-            start = position
-            while start > max(done, position - _MAX_SCHEME) and scan.low[start - 1] in _SCHEME:
-                start -= 1
+            earliest = max(done, position - _MAX_SCHEME)
+            start = earliest + len(scan.low[earliest:position].rstrip(_SCHEME))
             run = _URL_RUN.match(text, position)
             end = run.end() if run else position + 3
             scan.steps += end - start
-            while end > position + 3 and text[end - 1] in ".,;:!?)]}*_":
-                end -= 1
+            end = position + len(text[position:end].rstrip(_BEHIND_URL))
             for first, last in self._urls.spans(text[start:end], depth):
                 scan.mask(start + first, start + last)
-            done = max(end, position + 3)
+            done = end
             position = text.find("://", done)
 
     def _detect(self, scan: Scan) -> None:

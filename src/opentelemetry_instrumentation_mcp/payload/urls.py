@@ -133,14 +133,11 @@ class Urls:
             previous, position = segment.lower(), position + len(segment) + 1
 
     def _parameter_spans(self, url: str, start: int, end: int, depth: int) -> Iterator[Span]:
-        while start < end:
-            separator = _SEPARATOR.search(url, start, end)
-            stop = separator.start() if separator else end
-            equals = url.find("=", start, stop)
-            if start < equals < stop - 1 and self._is_secret_parameter(
-                url[start:equals], url[equals + 1 : stop], depth
-            ):
-                yield equals + 1, stop
+        for parameter in _SEPARATOR.split(url[start:end]):
+            stop = start + len(parameter)
+            name, _, value = parameter.partition("=")
+            if name and value and self._is_secret_parameter(name, value, depth):
+                yield stop - len(value), stop
             start = stop + 1
 
     def _is_secret_parameter(self, name: str, value: str, depth: int) -> bool:

@@ -149,8 +149,10 @@ class Values:
                 return True
         if self._program.match(value):
             return True
+        if whole == end:
+            return False
         full = scan.text[start:whole] if whole - start <= self._placeholder else value
-        return whole > end and bool(self._program.match(full))
+        return bool(self._program.match(full))
 
     def _quoted(self, scan: Scan, quote: re.Match[str]) -> int:
         text, start = scan.text, quote.end()
