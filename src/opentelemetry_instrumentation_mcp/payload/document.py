@@ -10,7 +10,8 @@ from .keys import Names
 from .ledger import Ledger
 from .pairs import Pairs
 from .repair import completions
-from .text import Found, Text
+from .scan import Scan
+from .text import Text
 from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
@@ -141,7 +142,7 @@ class Documents:
         # Names are looked at again: a cleaned one may be another name.
         return pairs.in_object(tree) if cls is dict else pairs.in_list(tree)
 
-    def _stable(self, text: str, nesting: int, found: list[Found] | None) -> str:
+    def _stable(self, text: str, nesting: int, found: Scan | None) -> str:
         for _ in range(_ROUNDS):
             cleaned, is_json = self._string(text, nesting, found)
             if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned):
@@ -159,7 +160,7 @@ class Documents:
             return self._text.clean(text, cut=True) if cleaned is None else cleaned
         return self._text.clean(text, cut=True) if cut else self._string(text, nesting)[0]
 
-    def _string(self, text: str, nesting: int, found: list[Found] | None = None) -> tuple[str, bool | None]:
+    def _string(self, text: str, nesting: int, found: Scan | None = None) -> tuple[str, bool | None]:
         """``text`` cleaned, and whether it is JSON, if that is known."""
         is_json = None
         if found is None and self._text.may_be_document(text):

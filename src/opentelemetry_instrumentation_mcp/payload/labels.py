@@ -9,7 +9,7 @@ from itertools import repeat
 from .data import MASK, load
 from .keys import SENSITIVE, SOFT, Names, is_tally, singular, words_of
 from .neighbours import Neighbours
-from .scan import Scan, occurrences
+from .scan import Scan
 from .values import Values
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -111,8 +111,14 @@ class Labels:
 
     def find(self, scan: Scan) -> None:
         """Note every labelled secret in ``scan``, where its stems are."""
-        hits = sorted({(position, stem) for stem in scan.stems or () for position in occurrences(scan.low, stem)})
-        done = 0
+        hits: list[tuple[int, str]] = []
+        low, done = scan.low, 0
+        for stem in scan.stems or ():
+            position = low.find(stem)
+            while position >= 0:
+                hits.append((position, stem))
+                position = low.find(stem, position + len(stem))
+        hits.sort()
         self._neighbours.begin()
         for position, stem in hits:
             if position < done:
@@ -124,8 +130,11 @@ class Labels:
                     done = self._values.mask(scan, after.end())
                 scan.unsure.append((position, max(done, position)))
                 continue
-            start = self._start_of_name(scan, position)
-            simple = _SIMPLE.match(scan.low, position)
+            before = low[position - 1 : position]
+            start = position
+            if before in _NAME or before.isalnum():
+                start = self._start_of_name(scan, position)
+            simple = _SIMPLE.match(low, position)
             if simple and self._is_simple(scan, start, simple):
                 scan.mask(simple.start(4), simple.end(4))
                 scan.certain.add(scan.spans[-1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
@@ -79,7 +78,7 @@ class Text:
             return bool(self._labels.stems_in(fold(text)))
         return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
 
-    def suspects(self, texts: list[str]) -> dict[str, list[Found] | None]:
+    def suspects(self, texts: list[str]) -> dict[str, Scan | None]:
         """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is.
 
         Returns:
@@ -87,7 +86,7 @@ class Text:
         """
         if self._patterns or self._detector:
             return dict.fromkeys(texts)
-        found: dict[str, list[Found] | None] = {}
+        found: dict[str, Scan | None] = {}
         short: list[str] = []
         for text in texts:
             if len(text) > _LONG or (text[:1] in _DOCUMENT_STARTS and self.may_be_document(text)):
@@ -99,20 +98,20 @@ class Text:
             return found
         scan = self._scan(joined, cut=False)
         if scan.spans and len(short) == 1:
-            found[short[0]] = scan.spans
+            found[short[0]] = scan
         elif scan.spans:
             found.update(_found_in_each(short, scan))
         return found
 
-    def clean(self, text: str, *, cut: bool = False, found: list[Found] | None = None) -> str:
+    def clean(self, text: str, *, cut: bool = False, found: Scan | None = None) -> str:
         """``text`` with its secrets replaced by the mask.
 
         Args:
             cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
             found: what ``suspects`` found in ``text``.
         """
-        scan = self._scan(text, cut) if found is None else None
-        spans = scan.spans if scan else found or []
+        scan = found or self._scan(text, cut)
+        spans = scan.spans
         end = self.last_boundary(text) if cut else len(text)
         if not spans and end == len(text):
             return text
@@ -127,7 +126,7 @@ class Text:
             if cleaned == text:
                 return text
             text = cleaned
-            scan = self._scan(text, cut=False, stems=scan.stems if scan else None)
+            scan = self._scan(text, cut=False, stems=scan.stems)
             cleaned = replace(text, sorted(scan.spans, key=outer_first), len(text))
         return text if cleaned == text else MASK
 
@@ -206,28 +205,31 @@ class Text:
             scan.mask(0, len(scan.text))
 
 
-def _found_in_each(texts: list[str], scan: Scan) -> dict[str, list[Found] | None]:
+def _found_in_each(texts: list[str], scan: Scan) -> dict[str, Scan | None]:
     """What the scan of all ``texts``, each in lines of its own, says about those in which it found something.
 
     A text of plain words in which there is nothing but certain spans need not be looked at alone: its own scan would
     find the same. Its equals sign is there so that the same stems are looked for.
     """
     ends = list(accumulate(len(text) + 1 for text in texts))
-    found: dict[str, list[Found] | None] = {}
-    certain: dict[int, list[Found]] = defaultdict(list)
+    found: dict[str, Scan | None] = {}
+    certain: dict[int, Scan] = {}
     for span in scan.spans:
         start, end, mark = span
         first, last = bisect_right(ends, start), bisect_left(ends, end)
         found.update(dict.fromkeys(texts[first : last + 1]))
         if span in scan.certain:
-            begin = ends[first] - len(texts[first]) - 1
-            certain[first].append((start - begin, end - begin, mark))
+            text = texts[first]
+            begin = ends[first] - len(text) - 1
+            if first not in certain:
+                certain[first] = Scan(text, text)
+            certain[first].mask(start - begin, end - begin, mark)
         else:
             scan.unsure.append((start, end))
     unsure = {i for start, end in scan.unsure for i in range(bisect_right(ends, start), bisect_left(ends, end) + 1)}
-    for index, spans in certain.items():
-        if index not in unsure and "=" in texts[index] and _PLAIN.fullmatch(texts[index]):
-            found[texts[index]] = spans
+    for index, alone in certain.items():
+        if index not in unsure and "=" in alone.text and _PLAIN.fullmatch(alone.text):
+            found[alone.text] = alone
     return found
 
 
