@@ -186,24 +186,24 @@ class Labels:
             return position
         if scan.text.startswith(MASK, after.end()) and _SETTLED.match(scan.text, after.end()):
             return after.end()
-        if _is_no_separator(scan.low, start, after) or not self._names_secret(scan, start, name_end, after, stem):
+        if after.group(3) == ":" and _is_no_separator(scan.low, start, after):
             return position
-        return self._mask(scan, start, name_end, after)
+        kind = self._kind(scan.text[start:name_end])
+        if kind.grade < SENSITIVE and not self._names_secret(scan, start, name_end, after, stem, kind.grade):
+            return position
+        return self._mask(scan, start, name_end, after, kind)
 
-    def _names_secret(self, scan: Scan, start: int, end: int, after: re.Match[str], stem: str) -> bool:
-        grade = self._grade(scan, start, end)
-        if grade < SENSITIVE:
-            grade = max(grade, self._grade_of_several(scan, start, end))
+    def _names_secret(self, scan: Scan, start: int, end: int, after: re.Match[str], stem: str, grade: int) -> bool:
+        """Whether a name that is not sensitive alone promises a secret here."""
+        grade = max(grade, self._grade_of_several(scan, start, end))
         if grade == SENSITIVE:
             return True
         closing = after.group(2)
         tight = after.group(3) in _TIGHT or any(mark in closing for mark in ('"', "'", "quot", "%22"))
         return tight and (grade == SOFT or (stem in _WHOLE_STEMS and scan.low.startswith(stem, start)))
 
-    def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str]) -> int:
-        label = scan.low[start:name_end]
-        kind = self._kind(scan.text[start:name_end])
-        label = label.strip("-._")
+    def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str], kind: _Kind) -> int:
+        label = scan.low[start:name_end].strip("-._")
         closing = after.group(2)
         value = after.end()
         if label in _DIRECTORIES and _is_directory(scan.text, start, name_end, value):
@@ -315,8 +315,6 @@ def _gated(stems: list[str]) -> list[tuple[str, list[str]]]:
 
 def _is_no_separator(low: str, start: int, after: re.Match[str]) -> bool:
     """Whether the colon belongs to a path of a program, to a URL, or to what a parser complains about."""
-    if after.group(3) != ":":
-        return False
     behind = low[after.start(3) + 1 : after.start(3) + 3]
     return behind[:1] == ":" or behind == "//" or (after.end(1) - start == 5 and low.endswith("unexpected ", 0, start))
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 from .data import CUT, INVISIBLE, MASK, fold, load
 from .keys import Names
 from .labels import Labels
-from .scan import Scan, occurrences, outer_first, replace
+from .scan import Scan, outer_first, replace
 from .shapes import Shapes
 from .urls import Urls
 
@@ -22,7 +22,7 @@ _logger = logging.getLogger("opentelemetry_instrumentation_mcp")
 _URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]+|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
 _SCHEME = "abcdefghijklmnopqrstuvwxyz0123456789+.-"
 _BEHIND_URL = ".,;:!?)]}*_"
-_DSN = ("@tcp(", "@unix(", "@(")
+_DSN = re.compile(r"@(?:tcp|unix)?\(")
 _MAX_USER_INFO = 256
 _LONG = 2_048
 _SHORTEST = 5  # pw=x
@@ -253,13 +253,13 @@ def _stand_alone(text: str, spans: list[Found]) -> bool:
 
 def _find_dsn(scan: Scan) -> None:
     """``user:password@tcp(host)``: data source names without a scheme."""
-    for mark in _DSN:
-        for at in occurrences(scan.low, mark):
-            start = max(0, at - _MAX_USER_INFO)
-            begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
-            colon = scan.text.find(":", begin or start, at)
-            if colon > 0 and not scan.text.startswith("//", colon + 1):
-                scan.mask(colon + 1, at)
+    for mark in _DSN.finditer(scan.low):
+        at = mark.start()
+        start = max(0, at - _MAX_USER_INFO)
+        begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
+        colon = scan.text.find(":", begin or start, at)
+        if colon > 0 and not scan.text.startswith("//", colon + 1):
+            scan.mask(colon + 1, at)
 
 
 def _compiled(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:

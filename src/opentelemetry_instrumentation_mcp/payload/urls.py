@@ -48,9 +48,7 @@ class Urls:
         A text without a scheme is taken for a relative URL, or for a query string if it has no ``?`` but a ``=``.
         """
         start, end = self._authority(url)
-        found = list(self._user_info(url, start, end)) if start else []
-        if found or start:
-            end = max(end, found[-1][1] if found else 0)
+        found = self._user_info(url, start, end) if start else []
         query = url.find("?", end)
         fragment = url.find("#", end)
         if fragment < 0:
@@ -109,10 +107,9 @@ class Urls:
                 end = found.start() if found else len(url)
         return start, end
 
-    def _user_info(self, url: str, start: int, end: int) -> Iterator[Span]:
+    def _user_info(self, url: str, start: int, end: int) -> list[Span]:
         at = url.rfind("@", start, end)
-        if at > start and url[start:at] not in self._plain_users:
-            yield start, at
+        return [(start, at)] if at > start and url[start:at] not in self._plain_users else []
 
     def _path(self, url: str, host: str, start: int, end: int) -> Iterator[Span]:
         path = url[start:end]
