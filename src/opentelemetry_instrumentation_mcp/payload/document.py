@@ -48,7 +48,8 @@ class Documents:
         return self._bounded(value, limit)[1]
 
     def _bounded(self, value: object, limit: int) -> tuple[Any, str]:
-        tree, text, ledger = self._tree(value, limit + self._slack, 0)
+        tree, ledger = self._tree(value, limit + self._slack, 0)
+        text = _encoded(tree)
         if not ledger.cut and len(text) <= limit:
             return tree, text
         return self._wrapped(text, None if ledger.cut else len(text), limit)
@@ -103,14 +104,14 @@ class Documents:
         tail = node[-2 * self._slack :]
         return self.string(node) == node if self._text.may_be_document(node) else self._text.clean(tail) == tail
 
-    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
+    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, Ledger]:
         ledger = Ledger()
         tree = Tree(self._names, self._key, self._keys, room, ledger, every_key=self._text.has_own_rules).build(value)
         suspects = self._text.suspects(ledger.texts)
         if suspects or ledger.has_cut_text:
             cleaned = {text: self._stable(text, nesting, found) for text, found in suspects.items()}
             tree = self._cleaned(tree, cleaned, nesting, ledger, Pairs(self._names, ledger))
-        return tree, _encoded(tree), ledger
+        return tree, ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
@@ -193,11 +194,11 @@ class Documents:
             return None
         if nesting >= self._nested:
             return MASK
-        _, cleaned, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
+        tree, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
         if ledger.cut:
             return MASK
         rest = text[len(text) - missing :]
-        return cleaned if ledger.masked or self._text.clean(rest) != rest else text
+        return _encoded(tree) if ledger.masked or self._text.clean(rest) != rest else text
 
 
 def _encoded(tree: Any) -> str:
