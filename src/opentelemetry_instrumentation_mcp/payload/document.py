@@ -129,6 +129,7 @@ class Documents:
         if cls is not dict and cls is not list:
             return tree
         masked = ledger.masked
+        around_cut = id(tree) in ledger.around_cut
         for key, item in tree.items() if cls is dict else enumerate(tree):
             cls_of_item = class_of(item)
             if cls_of_item is str:
@@ -136,9 +137,11 @@ class Documents:
                 if text is not None and text != item:
                     tree[key] = text
                     ledger.masked += 1
-            elif cls_of_item is dict or cls_of_item is list or cls_of_item is CutStr:
+            elif cls_of_item is CutStr or (
+                (cls_of_item is dict or cls_of_item is list) and (cleaned or id(item) in ledger.around_cut)
+            ):
                 tree[key] = self._cleaned(item, cleaned, nesting, ledger, pairs)
-        if masked == ledger.masked and not ledger.has_cut_text:
+        if masked == ledger.masked and not around_cut:
             return tree
         # Names are looked at again: a cleaned one may be another name.
         return pairs.in_object(tree) if cls is dict else pairs.in_list(tree)

@@ -171,21 +171,23 @@ class Tree:
         self._path.add(id(value))
         self._room -= 2
         try:
-            cls = class_of(value)
-            if cls is dict:
-                return self._members(value.items(), depth + 1)
-            if cls is Members:
-                return self._members(value, depth + 1)
-            if cls is list:
-                return self._items(value, depth + 1)
-            return self._inside(value, cls, depth + 1)
+            built = self._inside(value, class_of(value), depth + 1)
         except Exception:  # containers that change while they are read
             self._ledger.cut = True
             return objects.type_name(class_of(value))
         finally:
             self._path.discard(id(value))
+        if self._ledger.has_cut_text:
+            self._ledger.around_cut.add(id(built))
+        return built
 
     def _inside(self, value: Any, cls: Any, depth: int) -> Any:
+        if cls is dict:
+            return self._members(value.items(), depth)
+        if cls is Members:
+            return self._members(value, depth)
+        if cls is list:
+            return self._items(value, depth)
         if issubclass(cls, dict):
             return self._members(_items_of(value), depth)
         if issubclass(cls, tuple):
