@@ -107,9 +107,12 @@ class Documents:
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, Ledger]:
         ledger = Ledger()
         tree = Tree(self._names, self._key, self._keys, room, ledger, every_key=self._text.has_own_rules).build(value)
-        suspects = self._text.suspects(ledger.texts)
-        if suspects or ledger.has_cut_text:
-            cleaned = {text: self._stable(text, nesting, found) for text, found in suspects.items()}
+        cleaned: dict[str, str] = {}
+        for text, found in self._text.suspects(ledger.texts).items():
+            stable = self._stable(text, nesting, found)
+            if stable != text:
+                cleaned[text] = stable
+        if cleaned or ledger.has_cut_text:
             tree = self._cleaned(tree, cleaned, nesting, ledger, Pairs(self._names, ledger))
         return tree, ledger
 
@@ -118,12 +121,11 @@ class Documents:
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
     def _cleaned(self, tree: Any, cleaned: dict[str, str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
-        """``tree``, which is changed in place, with its texts replaced by those in ``cleaned``."""
+        """``tree``, which is changed in place, with the texts in ``cleaned`` replaced, and those that are cut cleaned."""
         cls = class_of(tree)
         if cls is str:
-            text = cleaned.get(tree, tree)
-            ledger.masked += text != tree
-            return text
+            ledger.masked += tree in cleaned
+            return cleaned.get(tree, tree)
         if cls is CutStr:
             return self.string(tree, nesting, cut=True)
         if cls is not dict and cls is not list:
@@ -133,9 +135,8 @@ class Documents:
         for key, item in tree.items() if cls is dict else enumerate(tree):
             cls_of_item = class_of(item)
             if cls_of_item is str:
-                text = cleaned.get(item)
-                if text is not None and text != item:
-                    tree[key] = text
+                if item in cleaned:
+                    tree[key] = cleaned[item]
                     ledger.masked += 1
             elif cls_of_item is CutStr or (
                 (cls_of_item is dict or cls_of_item is list) and (cleaned or id(item) in ledger.around_cut)

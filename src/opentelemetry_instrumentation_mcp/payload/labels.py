@@ -31,6 +31,8 @@ _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
 _NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
+# The same, cleaned before, in the middle of a line.
+_MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n])")
 _DIGIT = re.compile(r"\d")
 _ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|arg|set -g?x) $")
 _REST = re.compile(r"[\w.-]{0,64}")
@@ -120,6 +122,7 @@ class Labels:
                 position = low.find(stem, position + len(stem))
         hits.sort()
         self._neighbours.begin()
+        was_masked = MASK in low
         for position, stem in hits:
             if position < done:
                 continue
@@ -139,6 +142,12 @@ class Labels:
                 scan.mask(simple.start(4), simple.end(4))
                 scan.certain.add(scan.spans[-1])
                 done = simple.end(4)
+                continue
+            masked = _MASKED.match(low, position) if was_masked else None
+            if masked and self._is_plain_word(scan.text[start : masked.end(1)]):
+                scan.mask(masked.start(2), masked.end(2))
+                scan.certain.add(scan.spans[-1])
+                done = masked.end(2)
                 continue
             end = self._labelled(scan, start, position, stem)
             if end <= position:
@@ -160,6 +169,11 @@ class Labels:
         if kind.grade < SENSITIVE or kind.line or value.isdigit() or not _DIGIT.search(value):
             return False
         return not kind.several or bool(quote) or after in ("", "\n", "&")
+
+    def _is_plain_word(self, name: str) -> bool:
+        """Whether a value of this name is one word."""
+        kind = self._kind(name)
+        return kind.grade == SENSITIVE and not kind.line and not kind.several
 
     @staticmethod
     def _start_of_name(scan: Scan, position: int) -> int:

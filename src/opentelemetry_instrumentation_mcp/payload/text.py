@@ -30,6 +30,7 @@ _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
 # Texts of nothing but words and the commonest separators.
 _PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,-]*")
+_PLAIN_OR_MASKED = re.compile(r"[A-Za-z0-9_ \n=:.,*-]*")
 _OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
 _CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')
@@ -228,7 +229,7 @@ def _found_in_each(texts: list[str], scan: Scan) -> dict[str, Scan | None]:
             scan.unsure.append((start, end))
     unsure = {i for start, end in scan.unsure for i in range(bisect_right(ends, start), bisect_left(ends, end) + 1)}
     for index, alone in certain.items():
-        if index not in unsure and "=" in alone.text and _PLAIN.fullmatch(alone.text):
+        if index not in unsure and "=" in alone.text and _PLAIN_OR_MASKED.fullmatch(alone.text):
             found[alone.text] = alone
     return found
 
