@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from .data import MASK
@@ -21,7 +20,7 @@ class Scan:
         stems: the parts of names in it that may announce a secret, if they were looked for.
         steps: characters examined so far, so that tests can count work without a clock.
         netrc: whether it looks like a netrc file, once that was asked.
-        pairs: patterns of what is secret only because something else was found.
+        pairs: regular expressions of what is secret only because something else was found.
         certain: those of the spans that are what they are whatever the lines around them say.
         unsure: where a label was looked at closely, and how far that reached.
     """
@@ -36,7 +35,7 @@ class Scan:
         self.stems: list[str] | None = None
         self.steps = 0
         self.netrc: bool | None = None
-        self.pairs: set[re.Pattern[str]] = set()
+        self.pairs: set[str] = set()
         self.certain: set[tuple[int, int, str]] = set()
         self.unsure: list[Span] = []
 

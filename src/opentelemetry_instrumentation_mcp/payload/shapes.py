@@ -7,7 +7,7 @@ import binascii
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from .data import load
 from .scan import Scan, occurrences
@@ -34,10 +34,15 @@ _PEM_LINE = re.compile(r"(?:[A-Za-z0-9+/=]{1,80}|[A-Za-z-]{1,20}: [^\n]{0,120})?
 
 @dataclass(frozen=True)
 class _Shape:
-    pattern: re.Pattern[str]
+    source: str
     before: str
     digit: bool
-    pair: re.Pattern[str] | None
+    pairs_with: str | None
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The shape as a regular expression; most are never asked for."""
+        return re.compile(self.source)
 
 
 class Shapes:
@@ -47,14 +52,14 @@ class Shapes:
         self._by_head: dict[str, list[_Shape]] = defaultdict(list)
         self._inside: list[tuple[str, re.Pattern[str]]] = []
         for shape in load()["shapes"]:
-            pattern = re.compile(shape["pattern"])
             if "inside" in shape:
-                self._inside.append((shape["inside"], pattern))
+                self._inside.append((shape["inside"], re.compile(shape["pattern"])))
                 continue
-            pair = re.compile(shape["pairs_with"]) if "pairs_with" in shape else None
-            compiled = _Shape(pattern, shape.get("before", ""), shape.get("digit", False), pair)
+            known = _Shape(
+                shape["pattern"], shape.get("before", ""), shape.get("digit", False), shape.get("pairs_with")
+            )
             for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
-                self._by_head[head].append(compiled)
+                self._by_head[head].append(known)
         # Whether a later part of a run may be the beginning of a token, in one look at the run.
         later = [head for head, shapes in sorted(self._by_head.items()) if any(_may_be_inside(shape) for shape in shapes)]
         self._later_head = re.compile(f"[_.~-](?:{'|'.join(map(re.escape, later))})")
@@ -146,15 +151,15 @@ class Shapes:
         if shape.digit and not any(character.isdigit() for character in match.group()):
             return match.end()
         scan.mask(position, match.end())
-        if shape.pair:
-            scan.pairs.add(shape.pair)
+        if shape.pairs_with:
+            scan.pairs.add(shape.pairs_with)
         return match.end()
 
     @staticmethod
     def _pairs(scan: Scan) -> None:
         """The other halves of what was found: random characters that mean nothing on their own."""
         for pattern in scan.pairs:
-            for match in pattern.finditer(scan.text):
+            for match in re.finditer(pattern, scan.text):
                 if _is_mixed(match.group()):
                     scan.mask(match.start(), match.end())
 
