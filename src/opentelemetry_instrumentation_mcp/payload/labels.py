@@ -31,7 +31,8 @@ _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
 _NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
-# The same, cleaned before, in the middle of a line.
+# The same, cleaned before: at the end of a line, and in the middle of one.
+_SETTLED_LABEL = re.compile(r"[\w-]{0,32}(?:=|: ?)(?=\*{3}(?:\n|\Z))")
 _MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n])")
 _DIGIT = re.compile(r"\d")
 _ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|arg|set -g?x) $")
@@ -132,6 +133,10 @@ class Labels:
                 if after:
                     done = self._values.mask(scan, after.end())
                 scan.unsure.append((position, max(done, position)))
+                continue
+            settled = _SETTLED_LABEL.match(low, position) if was_masked else None
+            if settled:
+                done = settled.end()
                 continue
             before = low[position - 1 : position]
             start = position
