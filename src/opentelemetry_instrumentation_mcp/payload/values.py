@@ -11,10 +11,11 @@ _QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\{0,9})(\"\"\"|'''|[\"'`])|&quot;|&#
 _QUOTE_STARTS = frozenset("\"'`\\&%rbfuRBFU@$")
 # A quote ends a bare value only where structure follows it: a password may contain quotes.
 _BARE = re.compile(
-    r"(?:[^\s\"'`<>\\]|\\{0,9}[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+"
+    r"(?:[^\s\"'`<>\\]+|\\{0,9}[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+"
 )
 _LINE = re.compile(r"(?:[^\n\r\"'`\\=]+|=\\{0,9}\"[^\"\n]*\"|=|\\{0,9}[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
 _STOP = re.compile(r"(?:&amp;|[&;,|])\s{0,4}\\{0,9}[\"']?[A-Za-z_][\w.-]{0,64}\\{0,9}[\"']?[=:]")
+_STOP_START = re.compile(r"[&;,|]")
 _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
 _OPTION = re.compile(r"--?[A-Za-z]")
@@ -116,7 +117,8 @@ class Values:
             if scan.low[position:end] in self._schemes:
                 credentials = _CREDENTIALS.match(text, end)
                 end = credentials.end() if credentials else end
-            stop = _STOP.search(text, position, end + _BEHIND)
+            first = _STOP_START.search(text, position, end)
+            stop = _STOP.search(text, first.start(), end + _BEHIND) if first else None
             if stop and stop.start() < end:
                 return True, stop.start(), True
             if end < limit - _LONGEST_STEP or limit >= len(text):
