@@ -121,7 +121,7 @@ class Documents:
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
     def _cleaned(self, tree: Any, cleaned: dict[str, str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
-        """``tree``, which is changed in place, with the texts in ``cleaned`` replaced, and those that are cut cleaned."""
+        """``tree``, changed in place: the texts in ``cleaned`` replaced, and those that are cut cleaned."""
         cls = class_of(tree)
         if cls is str:
             ledger.masked += tree in cleaned

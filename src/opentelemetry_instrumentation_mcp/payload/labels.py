@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import repeat
 
 from .data import MASK, load
 from .keys import SENSITIVE, SOFT, Names, is_tally, singular, words_of
 from .neighbours import Neighbours
 from .scan import Scan
+from .stems import places_of
 from .values import Values
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -44,8 +44,6 @@ _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
 _DIRECTORIES = frozenset(("pwd", "oldpwd"))
-_FAR_APART = 32
-_SHARED = ("ss", "ok", "cre")
 
 
 @dataclass(frozen=True)
@@ -67,103 +65,56 @@ class Labels:
         self._values = Values()
         self._neighbours = Neighbours(names, self._values)
         self._kinds: dict[str, _Kind] = {}
-        stems = [*policy["text"]["stems"], *sorted(names.stems - set(policy["text"]["stems"]))]
-        self._gates = _gated(stems)
-        before_equals: list[str] = policy["text"]["stems_before_equals"]
-        self._before_equals = tuple(stem for stem in before_equals if stem[-1] == "=")
-        self._names_before_equals = tuple(stem[:-1] for stem in self._before_equals)
-        self._with_equals = [stem for stem in before_equals if stem[-1] != "=" and stem not in stems]
-        self._quoted: list[str] = policy["text"]["stems_quoted"]
         self._statements: list[str] = policy["text"]["statements"]
         self._multiword = frozenset(policy["names"]["multiword"])
         self._whole_line = frozenset(policy["names"]["whole_line"])
         self._second_words = frozenset(policy["text"]["second_words"])
         self._quotable = frozenset(policy["text"]["quotable_after"])
 
-    def stems_in(self, low: str, among: list[str] | None = None) -> list[str]:
-        """The stems that occur in ``low``: without one there is no label in it.
-
-        Args:
-            among: those that may occur, if that is known.
-        """
-        if among is not None:
-            return self._stems_among(low, among)
-        stems = [stem for gate, gated in self._gates if gate in low for stem in gated if stem in low]
-        if "=" in low or "\uff1d" in low:
-            stems += [stem for stem in self._with_equals if stem in low]
-            # What ends with the sign is looked for where the sign is, in one pass, unless it is everywhere.
-            many = low.count("=") * _FAR_APART > len(low)
-            if many or any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
-                stems += [stem for stem in self._before_equals if stem in low]
-        if "'" in low or '"' in low:
-            stems += [statement for statement in self._statements if statement in low]
-        return stems
-
-    def _stems_among(self, low: str, stems: list[str]) -> list[str]:
-        unfit = [] if "=" in low or "\uff1d" in low else self._with_equals
-        if "'" not in low and '"' not in low:
-            unfit = unfit + self._statements
-        return [stem for stem in stems if stem in low and stem not in unfit]
-
-    def document_stems_in(self, low: str) -> bool:
-        """Whether a JSON text may hold a sensitive name, also one that is too short to be looked for in prose."""
-        for gate, gated in self._gates:
-            if gate in low and any(stem in low for stem in gated):
-                return True
-        return any(stem in low for stem in self._quoted)
-
     def find(self, scan: Scan) -> None:
         """Note every labelled secret in ``scan``, where its stems are."""
-        hits: list[tuple[int, str]] = []
         low, done = scan.low, 0
-        for stem in scan.stems or ():
-            position = low.find(stem)
-            while position >= 0:
-                hits.append((position, stem))
-                position = low.find(stem, position + len(stem))
-        hits.sort()
         self._neighbours.begin()
         was_masked = MASK in low
-        for position, stem in hits:
+        for position, stem in places_of(scan.stems or (), low):
             if position < done:
                 continue
             scan.steps += _MAX_NAME
-            if stem in self._statements:
-                after = _SPACED.match(scan.low, position + len(stem))
-                if after:
-                    done = self._values.mask(scan, after.end())
-                scan.unsure.append((position, max(done, position)))
-                continue
-            settled = _SETTLED_LABEL.match(low, position) if was_masked else None
-            if settled:
-                done = settled.end()
-                continue
             before = low[position - 1 : position]
-            start = position
-            if before in _NAME or before.isalnum():
-                start = self._start_of_name(scan, position)
-            simple = _SIMPLE.match(low, position)
-            if simple and self._is_simple(scan, start, simple):
-                scan.mask(simple.start(4), simple.end(4))
-                scan.certain.add(scan.spans[-1])
-                done = simple.end(4)
-                continue
-            masked = _MASKED.match(low, position) if was_masked else None
-            if masked and self._is_plain_word(scan.text[start : masked.end(1)]):
-                scan.mask(masked.start(2), masked.end(2))
-                scan.certain.add(scan.spans[-1])
-                done = masked.end(2)
-                continue
-            end = self._labelled(scan, start, position, stem)
-            if end <= position:
-                end = self._unseparated(scan, start, position)
-            if end <= position and start and scan.text[start - 1] in "<:\"'":
-                end = self._neighbours.element(scan, start, position)
-            if end <= position:
-                rest = _REST.match(scan.low, position)
-                end = rest.end() if rest else end
-            done = max(done, end)
-            scan.unsure.append((position, done))
+            start = self._start_of_name(scan, position) if before in _NAME or before.isalnum() else position
+            end = 0 if stem in self._statements else self._at_a_glance(scan, start, position, was_masked)
+            if not end:
+                end = max(done, self._closely(scan, start, position, stem))
+                scan.unsure.append((position, end))
+            done = end
+
+    def _at_a_glance(self, scan: Scan, start: int, position: int, was_masked: bool) -> int:
+        """The end of an assignment that means the same wherever it stands; 0 if this is none."""
+        settled = _SETTLED_LABEL.match(scan.low, position) if was_masked else None
+        if settled:
+            return settled.end()
+        simple = _SIMPLE.match(scan.low, position)
+        if simple and self._is_simple(scan, start, simple):
+            return scan.mask_for_certain(simple.span(4))
+        masked = _MASKED.match(scan.low, position) if was_masked else None
+        if masked and self._is_plain_word(scan.text[start : masked.end(1)]):
+            return scan.mask_for_certain(masked.span(2))
+        return 0
+
+    def _closely(self, scan: Scan, start: int, position: int, stem: str) -> int:
+        """The end of what the stem at ``position`` belongs to, its value masked if it is secret."""
+        if stem in self._statements:
+            after = _SPACED.match(scan.low, position + len(stem))
+            return self._values.mask(scan, after.end()) if after else position
+        end = self._labelled(scan, start, position, stem)
+        if end <= position:
+            end = self._unseparated(scan, start, position)
+        if end <= position and start and scan.text[start - 1] in "<:\"'":
+            end = self._neighbours.element(scan, start, position)
+        if end <= position:
+            rest = _REST.match(scan.low, position)
+            end = rest.end() if rest else end
+        return end
 
     def _is_simple(self, scan: Scan, start: int, simple: re.Match[str]) -> bool:
         """Whether this is the common case, one plain word as the value, which needs no closer look."""
@@ -320,16 +271,6 @@ class Labels:
         if len(found) < 6 or not any(c.isdigit() for c in found) or not any(c.isalpha() for c in found):
             return said.end(1)
         return self._values.mask(scan, value)
-
-
-def _gated(stems: list[str]) -> list[tuple[str, list[str]]]:
-    """``stems`` by a part that several of them share: where it is missing, one look is enough for all."""
-    gates: list[tuple[str, list[str]]] = []
-    rest = stems
-    for shared in _SHARED:
-        gates.append((shared, [stem for stem in rest if shared in stem]))
-        rest = [stem for stem in rest if shared not in stem]
-    return [*((gate, found) for gate, found in gates if found), *((stem, [stem]) for stem in rest)]
 
 
 def _is_no_separator(low: str, start: int, after: re.Match[str]) -> bool:

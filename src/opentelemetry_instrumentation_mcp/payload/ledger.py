@@ -19,6 +19,6 @@ class Ledger:
 
     masked: int = 0
     cut: bool = False
-    texts: list[str] = field(default_factory=lambda: [])
+    texts: list[str] = field(default_factory=list[str])
     has_cut_text: bool = False
-    around_cut: set[int] = field(default_factory=lambda: set())
+    around_cut: set[int] = field(default_factory=set[int])

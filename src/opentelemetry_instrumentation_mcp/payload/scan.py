@@ -44,6 +44,13 @@ class Scan:
         if end > start:
             self.spans.append((start, end, mark))
 
+    def mask_for_certain(self, span: Span) -> int:
+        """Note that ``span`` is secret, whatever is around it; its end."""
+        secret = (*span, MASK)
+        self.spans.append(secret)
+        self.certain.add(secret)
+        return span[1]
+
     def is_netrc(self) -> bool:
         """Whether ``text`` looks like a netrc file."""
         if self.netrc is None:  # looked for once, and only where it matters

@@ -61,7 +61,9 @@ class Shapes:
             for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
                 self._by_head[head].append(known)
         # Whether a later part of a run may be the beginning of a token, in one look at the run.
-        later = [head for head, shapes in sorted(self._by_head.items()) if any(_may_be_inside(shape) for shape in shapes)]
+        later = [
+            head for head, shapes in sorted(self._by_head.items()) if any(_may_be_inside(shape) for shape in shapes)
+        ]
         self._later_head = re.compile(f"[_.~-](?:{'|'.join(map(re.escape, later))})")
         self._patterns = [
             (entry["gate"], re.compile(entry["pattern"]), entry.get("group", 0)) for entry in load()["patterns"]

@@ -13,6 +13,7 @@ from .keys import Names
 from .labels import Labels
 from .scan import Scan, outer_first, replace
 from .shapes import Shapes
+from .stems import Stems
 from .urls import Urls
 
 Detector = Callable[[str], Iterable[tuple[int, int]]]
@@ -50,6 +51,7 @@ class Text:
     """
 
     def __init__(self, names: Names, patterns: tuple[str, ...] = (), detector: Detector | None = None) -> None:
+        self._stems = Stems(names)
         self._labels = Labels(names)
         self._shapes = Shapes()
         self._urls = Urls(names, self._is_secret)
@@ -76,8 +78,8 @@ class Text:
         if first not in _OPENERS:
             return False
         if first == '"' and "\\" not in text:
-            return bool(self._labels.stems_in(fold(text)))
-        return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
+            return bool(self._stems.stems_in(fold(text)))
+        return bool(self._stems.document_stems_in(fold(text)) or self._patterns or self._detector)
 
     def suspects(self, texts: list[str]) -> dict[str, Scan | None]:
         """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is.
@@ -156,7 +158,7 @@ class Text:
         if not text.isascii() and INVISIBLE.search(text):
             return self._scan_behind_invisible(text, cut, depth)
         scan = Scan(text, fold(text), cut)
-        scan.stems = self._labels.stems_in(scan.low, stems)
+        scan.stems = self._stems.stems_in(scan.low, stems)
         if scan.stems:
             self._labels.find(scan)
         if "/" in text and "://" in text:
@@ -217,16 +219,17 @@ def _found_in_each(texts: list[str], scan: Scan) -> dict[str, Scan | None]:
     certain: dict[int, Scan] = {}
     for span in scan.spans:
         start, end, mark = span
-        first, last = bisect_right(ends, start), bisect_left(ends, end)
-        found.update(dict.fromkeys(texts[first : last + 1]))
-        if span in scan.certain:
-            text = texts[first]
-            begin = ends[first] - len(text) - 1
-            if first not in certain:
-                certain[first] = Scan(text, text)
-            certain[first].mask(start - begin, end - begin, mark)
+        index = bisect_right(ends, start)
+        if span in scan.certain:  # in one line
+            text = texts[index]
+            found[text] = None
+            begin = ends[index] - len(text) - 1
+            if index not in certain:
+                certain[index] = Scan(text, text)
+            certain[index].mask(start - begin, end - begin, mark)
         else:
             scan.unsure.append((start, end))
+            found.update(dict.fromkeys(texts[index : bisect_left(ends, end) + 1]))
     unsure = {i for start, end in scan.unsure for i in range(bisect_right(ends, start), bisect_left(ends, end) + 1)}
     for index, alone in certain.items():
         if index not in unsure and "=" in alone.text and _PLAIN_OR_MASKED.fullmatch(alone.text):

@@ -182,14 +182,10 @@ class Tree:
         return built
 
     def _inside(self, value: Any, cls: Any, depth: int) -> Any:
-        if cls is dict:
-            return self._members(value.items(), depth)
-        if cls is Members:
-            return self._members(value, depth)
+        if cls is Members or issubclass(cls, dict):
+            return self._members(value if cls is Members else _items_of(value), depth)
         if cls is list:
             return self._items(value, depth)
-        if issubclass(cls, dict):
-            return self._members(_items_of(value), depth)
         if issubclass(cls, tuple):
             fields = objects.field_names(class_of(value))
             if fields:

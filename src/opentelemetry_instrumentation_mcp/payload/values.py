@@ -137,9 +137,8 @@ class Values:
         """Whether a bare value is a placeholder, a type or a piece of program, not a secret."""
         if end - start > self._placeholder:
             return False
-        value = scan.text[start:end]
-        low = scan.low[start:end]
-        if low in self._plain or (len(value) <= 2 and value.isdigit()):
+        value, low = scan.text[start:end], scan.low[start:end]
+        if low in self._plain or (end - start <= 2 and value.isdigit()):
             return True
         if label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
             passed_on = scan.text[whole : whole + 1] in ("", "\n", ",") or whole > end or value.isupper()
@@ -151,10 +150,7 @@ class Values:
                 return True
         if self._program.match(value):
             return True
-        if whole == end:
-            return False
-        full = scan.text[start:whole] if whole - start <= self._placeholder else value
-        return bool(self._program.match(full))
+        return end < whole <= start + self._placeholder and bool(self._program.match(scan.text[start:whole]))
 
     def _quoted(self, scan: Scan, quote: re.Match[str]) -> int:
         text, start = scan.text, quote.end()
