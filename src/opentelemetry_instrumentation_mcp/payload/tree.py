@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 import enum
 import json
-import math
 import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from math import isfinite, isnan
 from typing import Any, cast
 
 from . import objects
@@ -138,9 +138,9 @@ class Tree:
             self._room -= 0 if large else bits // 4
             return self._marks["large_integer"] if large else number
         real = float.__add__(value, 0.0) if type(value) is not float else value
-        if math.isfinite(real):
+        if isfinite(real):
             return real
-        if math.isnan(real):
+        if isnan(real):
             return "NaN"
         return "Infinity" if real > 0 else "-Infinity"
 
@@ -259,6 +259,9 @@ class Tree:
             elif item is None or cls is bool:
                 built = item
                 self._room = room - 5
+            elif cls is float and isfinite(item):
+                built = item
+                self._room = room - 8
             else:
                 self._room = room
                 built = self.build(item, depth)
