@@ -40,6 +40,7 @@ _REST = re.compile(r"[\w.-]{0,64}")
 _SAID = re.compile(r"[^\s\"'`<>]{1,128}")
 _DESCRIPTION = re.compile(r"[\w.,;:()-]+")
 _TIGHT = frozenset(("=", ":=", "%3d", "=>"))
+_ENDS_OF_NAMES = ('":', "':", '" :', "' :")
 _MEMBER = ""  # in the place of a stem: a short name, where it is that of a member
 _ESCAPED_AND = "u0026"
 # The value is no word and no number of an error.
@@ -80,7 +81,8 @@ class Labels:
         self._with_equals = [stem for stem in before_equals if stem[-1] != "="]
         self._quoted: list[str] = policy["text"]["stems_quoted"]
         members = "|".join(re.escape(stem.strip('"')) for stem in self._quoted if stem[0] == '"')
-        self._members = re.compile(f"[\"']({members})(?=\\\\{{0,9}}[\"'][ \t]{{0,4}}:)")
+        before = r"[{,\n](?:\s|\\{1,9}n){0,24}\\{0,9}[\"']"
+        self._members = re.compile(rf"{before}({members})(?=\\{{0,9}}[\"'] ?:)")
         self._statements: list[str] = policy["text"]["statements"]
         self._multiword = frozenset(policy["names"]["multiword"])
         self._whole_line = frozenset(policy["names"]["whole_line"])
@@ -100,7 +102,7 @@ class Labels:
         if "'" in low or '"' in low:
             stems += [statement for statement in self._statements if statement in low]
             # Short names, where nothing but a member of an object can be meant.
-            if "{" in low and ('":' in low or "':" in low or '" :' in low):
+            if any(end in low for end in _ENDS_OF_NAMES):
                 stems += [_MEMBER] if self._members.search(low) else []
         return stems
 
