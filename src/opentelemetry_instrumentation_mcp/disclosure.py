@@ -31,6 +31,7 @@ TOOL_RESULT = "gen_ai.tool.call.result"
 PROMPT_VARIABLE = "gen_ai.prompt.variable."
 
 _MAX_VARIABLES = 64
+_KEPT_OF_PEERS = 256
 
 Disclosed = dict[str, Any]
 
@@ -48,6 +49,7 @@ class Disclosure:
         self._langfuse = langfuse.is_wanted(config.langfuse, (environ.get(name) for name in OTLP_ENDPOINTS))
         self._environment = environ.get("DEPLOYMENT_ENV") or environ.get("ENVIRONMENT")
         self.baggage = BaggageRules(config.baggage_attributes)
+        self._of_peers: dict[tuple[str, str], Any] = {}
         self.tells_more = (
             config.capture_content != NO_CONTENT
             or self._identity.mode != who.OFF
@@ -107,6 +109,18 @@ class Disclosure:
     def url(self, uri: str) -> str:
         """A resource's URI with what is secret in it masked."""
         return self.policy.url(uri)
+
+    def of_peer(self, key: str, text: str | None) -> Any:
+        """The value of an attribute that a peer chose, redacted; what was seen before costs a look."""
+        if not text:
+            return text
+        text = semconv.clean(text)
+        known = self._of_peers.get((key, text))
+        if known is None:
+            if len(self._of_peers) >= _KEPT_OF_PEERS:
+                self._of_peers.clear()
+            known = self._of_peers[key, text] = self.policy.attribute(key, text)
+        return known
 
     def output_attributes(self, result: object) -> Disclosed:
         """A tool's result as JSON text."""

@@ -10,7 +10,8 @@ from .keys import Names
 from .ledger import Ledger
 from .pairs import Pairs
 from .repair import completions
-from .text import Found, Text
+from .scan import Scan
+from .text import Text
 from .tree import CutStr, Members, Tree
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
@@ -29,7 +30,7 @@ class Documents:
         limits = load()["limits"]
         self._names = names
         self._text = text
-        self._keys: dict[str, tuple[str, int]] = {}
+        self._keys: dict[str, tuple[str, int, bool]] = {}
         self._slack: int = limits["slack"]
         self._nested: int = limits["nested_documents"]
         self._name: int = limits["name"]
@@ -47,7 +48,8 @@ class Documents:
         return self._bounded(value, limit)[1]
 
     def _bounded(self, value: object, limit: int) -> tuple[Any, str]:
-        tree, text, ledger = self._tree(value, limit + self._slack, 0)
+        tree, ledger = self._tree(value, limit + self._slack, 0)
+        text = _encoded(tree)
         if not ledger.cut and len(text) <= limit:
             return tree, text
         return self._wrapped(text, None if ledger.cut else len(text), limit)
@@ -69,6 +71,11 @@ class Documents:
 
     def _is_settled(self, preview: str) -> bool:
         """Whether the beginning of a cleaned document is clean: a cut changes only what it goes through."""
+        if preview[:1] == '"':  # a text: the commonest completion first, for the others look at every character
+            try:
+                return self._is_clean_at_end(_decode(preview + '"'))
+            except ValueError:
+                pass
         for completed, missing in completions(preview):
             try:
                 node = _decode(completed)
@@ -84,6 +91,8 @@ class Documents:
         while node and class_of(node) is not str:
             if class_of(node) is Members:
                 pairs.in_object(dict(node))
+                if self._is_half_masked(*node[-1]):
+                    return False
                 node = node[-1][1]
             elif class_of(node) is list:
                 pairs.in_list(list(node))
@@ -97,43 +106,53 @@ class Documents:
         tail = node[-2 * self._slack :]
         return self.string(node) == node if self._text.may_be_document(node) else self._text.clean(tail) == tail
 
-    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, str, Ledger]:
+    def _is_half_masked(self, name: str, value: Any) -> bool:
+        return class_of(value) is str and bool(value) and value != MASK and self._names.is_sensitive(name)
+
+    def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, Ledger]:
         ledger = Ledger()
         tree = Tree(self._names, self._key, self._keys, room, ledger, every_key=self._text.has_own_rules).build(value)
-        suspects = self._text.suspects(ledger.texts)
-        if suspects or ledger.has_cut_text:
-            cleaned = {text: self._stable(text, nesting, found) for text, found in suspects.items()}
+        cleaned: dict[str, str] = {}
+        for text, found in self._text.suspects(ledger.texts).items():
+            stable = self._stable(text, nesting, found)
+            if stable != text:
+                cleaned[text] = stable
+        if cleaned or ledger.has_cut_text:
             tree = self._cleaned(tree, cleaned, nesting, ledger, Pairs(self._names, ledger))
-        return tree, _encoded(tree), ledger
+        return tree, ledger
 
     def _key(self, name: str) -> str:
         cleaned = self._text.clean(name)
         return cleaned if len(cleaned) <= self._name else self._text.settled(cleaned, self._name)
 
     def _cleaned(self, tree: Any, cleaned: dict[str, str], nesting: int, ledger: Ledger, pairs: Pairs) -> Any:
-        """``tree``, which is changed in place, with its texts replaced by those in ``cleaned``."""
+        """``tree``, changed in place: the texts in ``cleaned`` replaced, and those that are cut cleaned."""
         cls = class_of(tree)
         if cls is str:
-            text = cleaned.get(tree, tree)
-            ledger.masked += text != tree
-            return text
+            ledger.masked += tree in cleaned
+            return cleaned.get(tree, tree)
         if cls is CutStr:
             return self.string(tree, nesting, cut=True)
         if cls is not dict and cls is not list:
             return tree
+        masked = ledger.masked
+        around_cut = id(tree) in ledger.around_cut
         for key, item in tree.items() if cls is dict else enumerate(tree):
             cls_of_item = class_of(item)
             if cls_of_item is str:
-                text = cleaned.get(item)
-                if text is not None and text != item:
-                    tree[key] = text
+                if item in cleaned:
+                    tree[key] = cleaned[item]
                     ledger.masked += 1
-            elif cls_of_item is dict or cls_of_item is list or cls_of_item is CutStr:
+            elif cls_of_item is CutStr or (
+                (cls_of_item is dict or cls_of_item is list) and (cleaned or id(item) in ledger.around_cut)
+            ):
                 tree[key] = self._cleaned(item, cleaned, nesting, ledger, pairs)
+        if masked == ledger.masked and not around_cut:
+            return tree
         # Names are looked at again: a cleaned one may be another name.
         return pairs.in_object(tree) if cls is dict else pairs.in_list(tree)
 
-    def _stable(self, text: str, nesting: int, found: list[Found] | None) -> str:
+    def _stable(self, text: str, nesting: int, found: Scan | None) -> str:
         for _ in range(_ROUNDS):
             cleaned, is_json = self._string(text, nesting, found)
             if cleaned == text or len(text) > _LONG or not self._text.may_be_document(cleaned):
@@ -151,7 +170,7 @@ class Documents:
             return self._text.clean(text, cut=True) if cleaned is None else cleaned
         return self._text.clean(text, cut=True) if cut else self._string(text, nesting)[0]
 
-    def _string(self, text: str, nesting: int, found: list[Found] | None = None) -> tuple[str, bool | None]:
+    def _string(self, text: str, nesting: int, found: Scan | None = None) -> tuple[str, bool | None]:
         """``text`` cleaned, and whether it is JSON, if that is known."""
         is_json = None
         if found is None and self._text.may_be_document(text):
@@ -184,11 +203,11 @@ class Documents:
             return None
         if nesting >= self._nested:
             return MASK
-        _, cleaned, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
+        tree, ledger = self._tree(value, 2 * len(text) + self._slack, nesting + 1)
         if ledger.cut:
             return MASK
         rest = text[len(text) - missing :]
-        return cleaned if ledger.masked or self._text.clean(rest) != rest else text
+        return _encoded(tree) if ledger.masked or self._text.clean(rest) != rest else text
 
 
 def _encoded(tree: Any) -> str:

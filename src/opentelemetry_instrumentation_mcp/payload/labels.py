@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import repeat
 
 from .data import MASK, load
 from .keys import SENSITIVE, SOFT, Names, is_tally, singular, words_of
 from .neighbours import Neighbours
-from .scan import Scan, occurrences
+from .scan import Scan
+from .stems import places_of
 from .values import Values
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -31,18 +31,26 @@ _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
 _NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
+# The same, cleaned before: at the end of a line, and in the middle of one.
+_SETTLED_LABEL = re.compile(r"[\w-]{0,32}(?:=|: ?)(?=\*{3}(?:\n|\Z))")
+_MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n])")
 _DIGIT = re.compile(r"\d")
-_ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|arg|set -g?x) $")
+_ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|setx|arg|set -g?x|configure set) $")
+_DEFINES = re.compile(r"#[ \t]{0,4}define $")
+# The type between the colon of a declaration and its value.
+_TYPE = re.compile(r"(?:&'static )?[\w.&<>\[\]|?, ]{1,64}=[ \t]{0,8}(?=[rbfu@$]{0,2}[\"'`])")
 _REST = re.compile(r"[\w.-]{0,64}")
 _SAID = re.compile(r"[^\s\"'`<>]{1,128}")
 _DESCRIPTION = re.compile(r"[\w.,;:()-]+")
 _TIGHT = frozenset(("=", ":=", "%3d", "=>"))
+_ESCAPED_AND = "u0026"
+# The value is no word and no number of an error.
+_PARAMETER = re.compile(r"=(?=[^\s&\"']{0,64}\d)[^\s&\"']{8}")
+_BEFORE_PARAMETER = ("?", "&", "\\" + _ESCAPED_AND)
 _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
 _DIRECTORIES = frozenset(("pwd", "oldpwd"))
-_FAR_APART = 32
-_SHARED = ("ss", "ok", "cre")
 
 
 @dataclass(frozen=True)
@@ -64,69 +72,57 @@ class Labels:
         self._values = Values()
         self._neighbours = Neighbours(names, self._values)
         self._kinds: dict[str, _Kind] = {}
-        stems = [*policy["text"]["stems"], *sorted(names.stems - set(policy["text"]["stems"]))]
-        self._gates = _gated(stems)
-        before_equals: list[str] = policy["text"]["stems_before_equals"]
-        self._before_equals = tuple(stem for stem in before_equals if stem[-1] == "=")
-        self._names_before_equals = tuple(stem[:-1] for stem in self._before_equals)
-        self._with_equals = [stem for stem in before_equals if stem[-1] != "="]
-        self._quoted: list[str] = policy["text"]["stems_quoted"]
         self._statements: list[str] = policy["text"]["statements"]
         self._multiword = frozenset(policy["names"]["multiword"])
         self._whole_line = frozenset(policy["names"]["whole_line"])
         self._second_words = frozenset(policy["text"]["second_words"])
         self._quotable = frozenset(policy["text"]["quotable_after"])
+        self._parameters = frozenset(policy["url"]["parameters"])
 
-    def stems_in(self, low: str) -> list[str]:
-        """The stems that occur in ``low``: without one there is no label in it."""
-        stems = [stem for gate, gated in self._gates if gate in low for stem in gated if stem in low]
-        if "=" in low or "\uff1d" in low:
-            stems += [stem for stem in self._with_equals if stem in low]
-            # What ends with the sign is looked for where the sign is, in one pass, unless it is everywhere.
-            many = low.count("=") * _FAR_APART > len(low)
-            if many or any(map(str.endswith, low.split("=")[:-1], repeat(self._names_before_equals))):
-                stems += [stem for stem in self._before_equals if stem in low]
-        if "'" in low or '"' in low:
-            stems += [statement for statement in self._statements if statement in low]
-        return stems
-
-    def document_stems_in(self, low: str) -> bool:
-        """Whether a JSON text may hold a sensitive name, also one that is too short to be looked for in prose."""
-        for gate, gated in self._gates:
-            if gate in low and any(stem in low for stem in gated):
-                return True
-        return any(stem in low for stem in self._quoted)
-
-    def find(self, scan: Scan, stems: list[str]) -> None:
-        """Note every labelled secret in ``scan``."""
-        hits = sorted({(position, stem) for stem in stems for position in occurrences(scan.low, stem)})
-        done = 0
+    def find(self, scan: Scan) -> None:
+        """Note every labelled secret in ``scan``, where its stems are."""
+        low, done = scan.low, 0
         self._neighbours.begin()
-        netrc = "login " in scan.low and "machine " in scan.low
-        for position, stem in hits:
+        was_masked = MASK in low
+        for position, stem in places_of(scan.stems or (), low):
             if position < done:
                 continue
             scan.steps += _MAX_NAME
-            if stem in self._statements:
-                after = _SPACED.match(scan.low, position + len(stem))
-                if after:
-                    done = self._values.mask(scan, after.end())
-                continue
-            start = self._start_of_name(scan, position)
-            simple = _SIMPLE.match(scan.low, position)
-            if simple and self._is_simple(scan, start, simple):
-                scan.mask(simple.start(4), simple.end(4))
-                done = simple.end(4)
-                continue
-            end = self._labelled(scan, start, position, stem)
-            if end <= position:
-                end = self._unseparated(scan, start, position, netrc=netrc)
-            if end <= position and start and scan.text[start - 1] in "<:\"'":
-                end = self._neighbours.element(scan, start, position)
-            if end <= position:
-                rest = _REST.match(scan.low, position)
-                end = rest.end() if rest else end
-            done = max(done, end)
+            before = low[position - 1 : position]
+            start = self._start_of_name(scan, position) if before in _NAME or before.isalnum() else position
+            end = 0 if stem in self._statements else self._at_a_glance(scan, start, position, was_masked)
+            if not end:
+                end = max(done, self._closely(scan, start, position, stem))
+                scan.unsure.append((position, end))
+            done = end
+
+    def _at_a_glance(self, scan: Scan, start: int, position: int, was_masked: bool) -> int:
+        """The end of an assignment that means the same wherever it stands; 0 if this is none."""
+        settled = _SETTLED_LABEL.match(scan.low, position) if was_masked else None
+        if settled:
+            return settled.end()
+        simple = _SIMPLE.match(scan.low, position)
+        if simple and self._is_simple(scan, start, simple):
+            return scan.mask_for_certain(simple.span(4))
+        masked = _MASKED.match(scan.low, position) if was_masked else None
+        if masked and self._is_plain_word(scan.text[start : masked.end(1)]):
+            return scan.mask_for_certain(masked.span(2))
+        return 0
+
+    def _closely(self, scan: Scan, start: int, position: int, stem: str) -> int:
+        """The end of what the stem at ``position`` belongs to, its value masked if it is secret."""
+        if stem in self._statements:
+            after = _SPACED.match(scan.low, position + len(stem))
+            return self._values.mask(scan, after.end()) if after else position
+        end = self._labelled(scan, start, position, stem)
+        if end <= position:
+            end = self._unseparated(scan, start, position)
+        if end <= position and start and scan.text[start - 1] in "<:\"'":
+            end = self._neighbours.element(scan, start, position)
+        if end <= position:
+            rest = _REST.match(scan.low, position)
+            end = rest.end() if rest else end
+        return end
 
     def _is_simple(self, scan: Scan, start: int, simple: re.Match[str]) -> bool:
         """Whether this is the common case, one plain word as the value, which needs no closer look."""
@@ -138,6 +134,11 @@ class Labels:
             return False
         return not kind.several or bool(quote) or after in ("", "\n", "&")
 
+    def _is_plain_word(self, name: str) -> bool:
+        """Whether a value of this name is one word."""
+        kind = self._kind(name)
+        return kind.grade == SENSITIVE and not kind.line and not kind.several
+
     @staticmethod
     def _start_of_name(scan: Scan, position: int) -> int:
         low, start = scan.low, position
@@ -146,6 +147,8 @@ class Labels:
             start -= 1
         if start and scan.text[start - 1] == "\\" and low[start] in _LETTER_ESCAPES and start < position:
             start += 1
+        if start and scan.text[start - 1] == "\\" and low.startswith(_ESCAPED_AND, start):
+            start += len(_ESCAPED_AND)
         return start
 
     def _grade(self, scan: Scan, start: int, end: int) -> int:
@@ -163,24 +166,26 @@ class Labels:
             return position
         if scan.text.startswith(MASK, after.end()) and _SETTLED.match(scan.text, after.end()):
             return after.end()
-        if _is_no_separator(scan.low, start, after) or not self._names_secret(scan, start, name_end, after, stem):
+        if after.group(3) == ":" and _is_no_separator(scan.low, start, after):
             return position
-        return self._mask(scan, start, name_end, after)
+        kind = self._kind(scan.text[start:name_end])
+        if kind.grade < SENSITIVE and not self._names_secret(scan, start, name_end, after, stem, kind.grade):
+            return position
+        return self._mask(scan, start, name_end, after, kind)
 
-    def _names_secret(self, scan: Scan, start: int, end: int, after: re.Match[str], stem: str) -> bool:
-        grade = self._grade(scan, start, end)
-        if grade < SENSITIVE:
-            grade = max(grade, self._grade_of_several(scan, start, end))
+    def _names_secret(self, scan: Scan, start: int, end: int, after: re.Match[str], stem: str, grade: int) -> bool:
+        """Whether a name that is not sensitive alone promises a secret here."""
+        grade = max(grade, self._grade_of_several(scan, start, end))
         if grade == SENSITIVE:
             return True
         closing = after.group(2)
+        if after.group(3) == "=" and self._is_parameter(scan, start, end):
+            return True
         tight = after.group(3) in _TIGHT or any(mark in closing for mark in ('"', "'", "quot", "%22"))
         return tight and (grade == SOFT or (stem in _WHOLE_STEMS and scan.low.startswith(stem, start)))
 
-    def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str]) -> int:
-        label = scan.low[start:name_end]
-        kind = self._kind(scan.text[start:name_end])
-        label = label.strip("-._")
+    def _mask(self, scan: Scan, start: int, name_end: int, after: re.Match[str], kind: _Kind) -> int:
+        label = scan.low[start:name_end].strip("-._")
         closing = after.group(2)
         value = after.end()
         if label in _DIRECTORIES and _is_directory(scan.text, start, name_end, value):
@@ -194,7 +199,16 @@ class Labels:
             number=kind.number,
             document='"' in closing or "'" in closing,
         )
+        typed = _TYPE.match(scan.low, value) if after.group(3) == ":" and not closing else None
+        if typed:
+            end = max(end, self._values.mask(scan, typed.end(), label=label))
         return max(end, name_end)
+
+    def _is_parameter(self, scan: Scan, start: int, end: int) -> bool:
+        """Whether this is a parameter of a URL without a scheme that would be masked in one with it."""
+        if scan.low[start:end] not in self._parameters or self._names.keeps(scan.text[start:end]):
+            return False
+        return scan.low.endswith(_BEFORE_PARAMETER, 0, start) and bool(_PARAMETER.match(scan.low, end))
 
     def _kind(self, name: str) -> _Kind:
         known = self._kinds.get(name)
@@ -224,7 +238,7 @@ class Labels:
                 return grade
         return 0
 
-    def _unseparated(self, scan: Scan, start: int, position: int, *, netrc: bool) -> int:
+    def _unseparated(self, scan: Scan, start: int, position: int) -> int:
         """Values that follow without a separator: of options, of statements, in lists, after ``is``."""
         end = self._after_blank(scan, start, position)
         if end <= position:
@@ -239,7 +253,7 @@ class Labels:
             return self._said(scan, said)
         spaced = _SPACED.match(scan.low, position)
         label = scan.low[start : spaced.end(1)].strip("-._") if spaced else ""
-        if spaced and label in self._quotable and (netrc or scan.text[spaced.end()] in "'\""):
+        if spaced and label in self._quotable and (scan.text[spaced.end()] in "'\"" or scan.is_netrc()):
             return self._values.mask(scan, spaced.end(), label=label)
         return position
 
@@ -250,9 +264,11 @@ class Labels:
             option = _OPTION.match(low, position)
             if option and self._grade(scan, start, option.end(1)):
                 return self._option(scan, start, option)
-        if start > 3 and low[start - 1] == " " and _ASSIGNS.search(low, max(0, start - 12), start):
-            spaced = _SPACED.match(low, position)
-            if spaced and self._grade(scan, start, spaced.end(1)):
+        if start > 3 and low[start - 1] == " ":
+            window = max(0, start - 16)
+            assigns = _ASSIGNS.search(low, window, start)
+            spaced = _SPACED.match(low, position) if assigns or _DEFINES.search(low, window, start) else None
+            if spaced and (assigns or scan.text[spaced.end()] == '"') and self._grade(scan, start, spaced.end(1)):
                 return self._values.mask(scan, spaced.end())
         return position
 
@@ -280,20 +296,8 @@ class Labels:
         return self._values.mask(scan, value)
 
 
-def _gated(stems: list[str]) -> list[tuple[str, list[str]]]:
-    """``stems`` by a part that several of them share: where it is missing, one look is enough for all."""
-    gates: list[tuple[str, list[str]]] = []
-    rest = stems
-    for shared in _SHARED:
-        gates.append((shared, [stem for stem in rest if shared in stem]))
-        rest = [stem for stem in rest if shared not in stem]
-    return [*((gate, found) for gate, found in gates if found), *((stem, [stem]) for stem in rest)]
-
-
 def _is_no_separator(low: str, start: int, after: re.Match[str]) -> bool:
     """Whether the colon belongs to a path of a program, to a URL, or to what a parser complains about."""
-    if after.group(3) != ":":
-        return False
     behind = low[after.start(3) + 1 : after.start(3) + 3]
     return behind[:1] == ":" or behind == "//" or (after.end(1) - start == 5 and low.endswith("unexpected ", 0, start))
 

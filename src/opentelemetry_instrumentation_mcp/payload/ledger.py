@@ -14,9 +14,11 @@ class Ledger:
         cut: something was left out.
         texts: the texts in it that are whole.
         has_cut_text: a text in it is the beginning of a longer one.
+        around_cut: identities of the containers that such a text may be in.
     """
 
     masked: int = 0
     cut: bool = False
     texts: list[str] = field(default_factory=list[str])
     has_cut_text: bool = False
+    around_cut: set[int] = field(default_factory=set[int])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from .data import MASK
 
 Span = tuple[int, int]
 
 
-@dataclass(slots=True)
 class Scan:
     """A text, its folded copy of the same length, and the secrets found so far.
 
@@ -19,21 +16,46 @@ class Scan:
         text: what is cleaned.
         low: the same in plain lower-case letters.
         cut: whether ``text`` is the beginning of something longer.
-        pairs: patterns of what is secret only because something else was found.
+        spans: the secrets: start, end and what replaces them.
+        stems: the parts of names in it that may announce a secret, if they were looked for.
         steps: characters examined so far, so that tests can count work without a clock.
+        netrc: whether it looks like a netrc file, once that was asked.
+        pairs: regular expressions of what is secret only because something else was found.
+        certain: those of the spans that are what they are whatever the lines around them say.
+        unsure: where a label was looked at closely, and how far that reached.
     """
 
-    text: str
-    low: str
-    cut: bool = False
-    spans: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
-    steps: int = 0
-    pairs: set[re.Pattern[str]] = field(default_factory=set[re.Pattern[str]])
+    __slots__ = ("certain", "cut", "low", "netrc", "pairs", "spans", "stems", "steps", "text", "unsure")
+
+    def __init__(self, text: str, low: str, cut: bool = False) -> None:
+        self.text = text
+        self.low = low
+        self.cut = cut
+        self.spans: list[tuple[int, int, str]] = []
+        self.stems: list[str] | None = None
+        self.steps = 0
+        self.netrc: bool | None = None
+        self.pairs: set[str] = set()
+        self.certain: set[tuple[int, int, str]] = set()
+        self.unsure: list[Span] = []
 
     def mask(self, start: int, end: int, mark: str = MASK) -> None:
         """Note that ``text[start:end]`` is secret."""
         if end > start:
             self.spans.append((start, end, mark))
+
+    def mask_for_certain(self, span: Span) -> int:
+        """Note that ``span`` is secret, whatever is around it; its end."""
+        secret = (*span, MASK)
+        self.spans.append(secret)
+        self.certain.add(secret)
+        return span[1]
+
+    def is_netrc(self) -> bool:
+        """Whether ``text`` looks like a netrc file."""
+        if self.netrc is None:  # looked for once, and only where it matters
+            self.netrc = "login " in self.low and "machine " in self.low
+        return self.netrc
 
     def end_of_line(self, position: int) -> int:
         """Where the line of ``position`` ends."""

@@ -6,9 +6,8 @@ import base64
 import binascii
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from .data import load
 from .scan import Scan, occurrences
@@ -22,22 +21,30 @@ for _character in _RUN_CHARACTERS:
 _RUN_MAP = "".join(_RUN_TABLE)
 _PARTS = re.compile(r"[_.~-]+(?=[A-Za-z0-9])")
 _BEFORE = 24
+_AFTER_SCHEME = " \t\n\r\v\f\x1c\x1d\x1e\x1f\"'%20"
 
 _BEARER = re.compile(r"bearer(?:[ \t=:+]|%20|\\t)+(?:\\{0,9}[\"'])?([\w.~+/=*%-]+)")
 _BASIC = re.compile(r"basic(?:[ \t]|%20)+(?:\\{0,9}[\"'])?([A-Za-z0-9+/=_*-]{4,})")
 _SHORT_WORD = 3
 
-_PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-_PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+# The blanks also as URLs write them.
+_PEM = r"(?: |\+|%20)(?:[A-Z0-9]{1,16}(?: |\+|%20)){0,4}PRIVATE(?: |\+|%20)KEY(?:(?: |\+|%20)BLOCK)?[ +]?-----?"
+_PEM_BEGIN = re.compile("-----?[ +]?BEGIN" + _PEM)
+_PEM_END = re.compile("-----?[ +]?END" + _PEM)
 _PEM_LINE = re.compile(r"(?:[A-Za-z0-9+/=]{1,80}|[A-Za-z-]{1,20}: [^\n]{0,120})?[ \t\r]*")
 
 
 @dataclass(frozen=True)
 class _Shape:
-    pattern: re.Pattern[str]
+    source: str
     before: str
     digit: bool
-    pair: re.Pattern[str] | None
+    pairs_with: str | None
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The shape as a regular expression; most are never asked for."""
+        return re.compile(self.source)
 
 
 class Shapes:
@@ -47,22 +54,26 @@ class Shapes:
         self._by_head: dict[str, list[_Shape]] = defaultdict(list)
         self._inside: list[tuple[str, re.Pattern[str]]] = []
         for shape in load()["shapes"]:
-            pattern = re.compile(shape["pattern"])
             if "inside" in shape:
-                self._inside.append((shape["inside"], pattern))
+                self._inside.append((shape["inside"], re.compile(shape["pattern"])))
                 continue
-            pair = re.compile(shape["pairs_with"]) if "pairs_with" in shape else None
-            compiled = _Shape(pattern, shape.get("before", ""), shape.get("digit", False), pair)
+            known = _Shape(
+                shape["pattern"], shape.get("before", ""), shape.get("digit", False), shape.get("pairs_with")
+            )
             for head in sorted({prefix[:2] for prefix in shape["prefixes"]}):
-                self._by_head[head].append(compiled)
-        # Whether a part of a run may be the beginning of a token, in one look at the run.
-        self._any_head = re.compile("|".join(_heads(self._by_head)))
-        self._patterns = [
-            (entry["gate"], re.compile(entry["pattern"]), entry.get("group", 0)) for entry in load()["patterns"]
+                self._by_head[head].append(known)
+        # Whether a later part of a run may be the beginning of a token, in one look at the run.
+        later = [
+            head for head, shapes in sorted(self._by_head.items()) if any(_may_be_inside(shape) for shape in shapes)
         ]
+        self._later_head = re.compile(f"[_.~-](?:{'|'.join(map(re.escape, later))})")
+        self._patterns: dict[str, list[tuple[re.Pattern[str], int]]] = defaultdict(list)
+        for entry in load()["patterns"]:
+            self._patterns[entry["gate"]].append((re.compile(entry["pattern"]), entry.get("group", 0)))
         text = load()["text"]
         self._words_after_scheme = frozenset(text["words_after_scheme"])
         self._schemes = frozenset(text["schemes_before_runs"])
+        self._ends_of_schemes = tuple(self._schemes)
 
     def find(self, scan: Scan) -> None:
         """Note every secret in ``scan`` that shows without a label."""
@@ -71,12 +82,13 @@ class Shapes:
             self._bearer(scan)
         if "basic" in scan.low:
             self._basic(scan)
-        if "PRIVATE KEY" in scan.text:
+        if "PRIVATE" in scan.text:
             _key_blocks(scan)
-        for gate, pattern, group in self._patterns:
+        for gate, patterns in self._patterns.items():
             if gate[-1] in scan.text and gate in scan.text:
-                for match in pattern.finditer(scan.text):
-                    scan.mask(match.start(group), match.end(group))
+                for pattern, group in patterns:
+                    for match in pattern.finditer(scan.text):
+                        scan.mask(match.start(group), match.end(group))
 
     def _runs(self, scan: Scan) -> None:
         text = scan.text
@@ -100,11 +112,19 @@ class Shapes:
                 for match in pattern.finditer(text, start, end):
                     scan.mask(match.start(), match.end())
         escaped = start > 0 and text[start - 1] == "\\" and text[start] in "nrt"
-        if escaped or self._any_head.search(text, start, end):
+        heads = self._by_head
+        if escaped or run[:2] in heads or run[0] in heads or self._later_head.search(text, start, end):
             self._parts(scan, start, start + escaped, end)
-        before = scan.low[max(0, start - _BEFORE) : start].replace("%20", " ").rstrip("\"'").split()[-1:]
-        if before and before[0].strip("\"'") in self._schemes and (run != run.lower() or not run.isalpha()):
-            scan.mask(start, _token_end(text, end))
+        before = scan.low[max(0, start - _BEFORE) : start]
+        if before.rstrip(_AFTER_SCHEME).endswith(self._ends_of_schemes) or not before.isascii():
+            self._behind_scheme(scan, start, end, before)
+
+    def _behind_scheme(self, scan: Scan, start: int, end: int, before: str) -> None:
+        """Mask the run if the word in front of it is an authorization scheme."""
+        run = scan.text[start:end]
+        words = before.replace("%20", " ").rstrip("\"'").split()[-1:]
+        if words and words[0].strip("\"'") in self._schemes and (run != run.lower() or not run.isalpha()):
+            scan.mask(start, _token_end(scan.text, end))
 
     def _parts(self, scan: Scan, start: int, first: int, end: int) -> None:
         """Try the shapes at the beginning of the run, at ``first``, and of its other parts."""
@@ -136,15 +156,15 @@ class Shapes:
         if shape.digit and not any(character.isdigit() for character in match.group()):
             return match.end()
         scan.mask(position, match.end())
-        if shape.pair:
-            scan.pairs.add(shape.pair)
+        if shape.pairs_with:
+            scan.pairs.add(shape.pairs_with)
         return match.end()
 
     @staticmethod
     def _pairs(scan: Scan) -> None:
         """The other halves of what was found: random characters that mean nothing on their own."""
         for pattern in scan.pairs:
-            for match in pattern.finditer(scan.text):
+            for match in re.finditer(pattern, scan.text):
                 if _is_mixed(match.group()):
                     scan.mask(match.start(), match.end())
 
@@ -170,12 +190,9 @@ class Shapes:
                 scan.mask(match.start(1), match.end(1))
 
 
-def _heads(by_head: dict[str, list[_Shape]]) -> Iterator[str]:
-    """Patterns of where a shape may begin: behind what stands before it, or where a part of a run begins."""
-    plain = sorted(head for head, shapes in by_head.items() if not all(shape.before for shape in shapes))
-    yield f"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, plain))})"
-    for head, shapes in sorted(by_head.items()):
-        yield from sorted({f"(?<={re.escape(shape.before)}){re.escape(head)}" for shape in shapes if shape.before})
+def _may_be_inside(shape: _Shape) -> bool:
+    """Whether a token of this shape may begin at a later part of a run: what stands before it is in the run."""
+    return shape.before[-1:] in _RUN_CHARACTERS
 
 
 @lru_cache(maxsize=1)

@@ -8,20 +8,23 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
+from . import manifests
 from .data import CUT, INVISIBLE, MASK, fold, load
 from .keys import Names
 from .labels import Labels
-from .scan import Scan, occurrences, outer_first, replace
+from .scan import Scan, outer_first, replace
 from .shapes import Shapes
+from .stems import Stems
 from .urls import Urls
 
 Detector = Callable[[str], Iterable[tuple[int, int]]]
 Found = tuple[int, int, str]
 
 _logger = logging.getLogger("opentelemetry_instrumentation_mcp")
-_URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
-_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+.-")
-_DSN = ("@tcp(", "@unix(", "@(")
+_URL_RUN = re.compile(r"(?:[^\s<>\"'`\\]+|\\[^\"'`nrt\s]|[\"'`<>][^\s,:;)\]}\"'`<>/][^\s\"]{0,256}@)+")
+_SCHEME = "abcdefghijklmnopqrstuvwxyz0123456789+.-"
+_BEHIND_URL = ".,;:!?)]}*_"
+_DSN = re.compile(r"@(?:tcp|unix)?\(")
 _MAX_USER_INFO = 256
 _LONG = 2_048
 _SHORTEST = 5  # pw=x
@@ -29,12 +32,15 @@ _SHORTEST_DOCUMENT = 8  # {"pw":1}
 _BLANK = (" ", "\n", "\t", "\r")
 # Texts of nothing but words and the commonest separators.
 _PLAIN = re.compile(r"[A-Za-z0-9_ \n=:.,-]*")
+_PLAIN_OR_MASKED = re.compile(r"[A-Za-z0-9_ \n=:.,*-]*")
 _OPENING = frozenset(("", " ", "\n", "\t", "=", ":", '"', "'", "/"))
 _CLOSING = frozenset(("", " ", "\n", '"', "'", "&", "@"))
 _OPENERS = ("{", "[", '"')
 _DOCUMENT_STARTS = frozenset((*_OPENERS, *_BLANK))
 _MAX_SCHEME = 32
 _ROUNDS = 4
+_ESCAPE = "\x1b"
+_HIDDEN = re.compile(f"{INVISIBLE.pattern}|{_ESCAPE}\\[[0-9;]{{0,32}}m")  # colours of terminals, too
 _TAIL = " \t\n\r"
 
 
@@ -48,6 +54,7 @@ class Text:
     """
 
     def __init__(self, names: Names, patterns: tuple[str, ...] = (), detector: Detector | None = None) -> None:
+        self._stems = Stems(names)
         self._labels = Labels(names)
         self._shapes = Shapes()
         self._urls = Urls(names, self._is_secret)
@@ -74,10 +81,10 @@ class Text:
         if first not in _OPENERS:
             return False
         if first == '"' and "\\" not in text:
-            return bool(self._labels.stems_in(fold(text)))
-        return bool(self._labels.document_stems_in(fold(text)) or self._patterns or self._detector)
+            return bool(self._stems.stems_in(fold(text)))
+        return bool(self._stems.document_stems_in(fold(text)) or self._patterns or self._detector)
 
-    def suspects(self, texts: list[str]) -> dict[str, list[Found] | None]:
+    def suspects(self, texts: list[str]) -> dict[str, Scan | None]:
         """Which of ``texts`` may hold secrets: a look at all of them at once, then at those in which something is.
 
         Returns:
@@ -85,30 +92,32 @@ class Text:
         """
         if self._patterns or self._detector:
             return dict.fromkeys(texts)
-        found: dict[str, list[Found] | None] = {}
+        found: dict[str, Scan | None] = {}
         short: list[str] = []
         for text in texts:
             if len(text) > _LONG or (text[:1] in _DOCUMENT_STARTS and self.may_be_document(text)):
                 found[text] = None
             elif len(text) >= _SHORTEST:
                 short.append(text)
-        spans = self._find("\n".join(short), cut=False) if short else []
-        if spans and len(short) == 1:
-            found[short[0]] = spans
-        elif spans:
-            ends = list(accumulate(len(text) + 1 for text in short))
-            for start, end, _ in spans:
-                found.update(dict.fromkeys(short[bisect_right(ends, start) : bisect_left(ends, end) + 1]))
+        joined = "\n".join(short)
+        if not short:
+            return found
+        scan = self._scan(joined, cut=False)
+        if scan.spans and len(short) == 1:
+            found[short[0]] = scan
+        elif scan.spans:
+            found.update(_found_in_each(short, scan))
         return found
 
-    def clean(self, text: str, *, cut: bool = False, found: list[Found] | None = None) -> str:
+    def clean(self, text: str, *, cut: bool = False, found: Scan | None = None) -> str:
         """``text`` with its secrets replaced by the mask.
 
         Args:
             cut: ``text`` is the beginning of a longer one: what may be half a secret at its end is left out.
             found: what ``suspects`` found in ``text``.
         """
-        spans = self._find(text, cut) if found is None else found
+        scan = found or self._scan(text, cut)
+        spans = scan.spans
         end = self.last_boundary(text) if cut else len(text)
         if not spans and end == len(text):
             return text
@@ -123,7 +132,8 @@ class Text:
             if cleaned == text:
                 return text
             text = cleaned
-            cleaned = replace(text, sorted(self._find(text, cut=False), key=outer_first), len(text))
+            scan = self._scan(text, cut=False, stems=scan.stems)
+            cleaned = replace(text, sorted(scan.spans, key=outer_first), len(text))
         return text if cleaned == text else MASK
 
     def settled(self, text: str, limit: int) -> str:
@@ -144,17 +154,26 @@ class Text:
         return bool(self._find(text, cut=False, depth=depth))
 
     def _find(self, text: str, cut: bool, depth: int = 0) -> list[Found]:
-        if not text.isascii() and INVISIBLE.search(text):
-            return self._find_behind_invisible(text, cut, depth)
+        return self._scan(text, cut, depth).spans
+
+    def _scan(self, text: str, cut: bool, depth: int = 0, stems: list[str] | None = None) -> Scan:
+        """Look at ``text``; ``stems`` are those that may be in it, if that is known: masking adds none."""
+        if (not text.isascii() and INVISIBLE.search(text)) or _ESCAPE in text:
+            return self._scan_behind_hidden(text, cut, depth)
+        return self._scan_visible(text, cut, depth, stems)
+
+    def _scan_visible(self, text: str, cut: bool, depth: int, stems: list[str] | None = None) -> Scan:
         scan = Scan(text, fold(text), cut)
-        stems = self._labels.stems_in(scan.low)
-        if stems:
-            self._labels.find(scan, stems)
+        scan.stems = self._stems.stems_in(scan.low, stems)
+        if scan.stems:
+            self._labels.find(scan)
         if "/" in text and "://" in text:
             self._find_urls(scan, depth)
         self._shapes.find(scan)
         if "@" in text and "(" in text:
             _find_dsn(scan)
+        if scan.stems and "secret" in scan.stems and manifests.MARK in text:
+            manifests.find(scan)
         for pattern in self._patterns:
             for match in pattern.finditer(text):
                 if match.group().strip("*"):
@@ -162,28 +181,33 @@ class Text:
         if self._detector:
             self._detect(scan)
         self.last_steps = scan.steps
-        return scan.spans
+        return scan
 
-    def _find_behind_invisible(self, text: str, cut: bool, depth: int) -> list[Found]:
-        places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
-        found = self._find("".join([text[index] for index in places]), cut, depth)
-        return [(places[start], places[end - 1] + 1, mark) for start, end, mark in found]
+    def _scan_behind_hidden(self, text: str, cut: bool, depth: int) -> Scan:
+        places: list[int] = []
+        position = 0
+        for hidden in _HIDDEN.finditer(text):
+            places.extend(range(position, hidden.start()))
+            position = hidden.end()
+        places.extend(range(position, len(text)))
+        scan = Scan(text, text, cut)
+        for start, end, mark in self._scan_visible("".join([text[index] for index in places]), cut, depth).spans:
+            scan.mask(places[start], places[end - 1] + 1, mark)
+        return scan
 
     def _find_urls(self, scan: Scan, depth: int) -> None:
         text, done = scan.text, 0
         position = text.find("://")
         while position >= 0:
-            start = position
-            while start > max(done, position - _MAX_SCHEME) and scan.low[start - 1] in _SCHEME:
-                start -= 1
+            earliest = max(done, position - _MAX_SCHEME)
+            start = earliest + len(scan.low[earliest:position].rstrip(_SCHEME))
             run = _URL_RUN.match(text, position)
             end = run.end() if run else position + 3
             scan.steps += end - start
-            while end > position + 3 and text[end - 1] in ".,;:!?)]}*_":
-                end -= 1
+            end = position + len(text[position:end].rstrip(_BEHIND_URL))
             for first, last in self._urls.spans(text[start:end], depth):
                 scan.mask(start + first, start + last)
-            done = max(end, position + 3)
+            done = end
             position = text.find("://", done)
 
     def _detect(self, scan: Scan) -> None:
@@ -195,6 +219,35 @@ class Text:
                     scan.mask(start, end)
         except Exception:
             scan.mask(0, len(scan.text))
+
+
+def _found_in_each(texts: list[str], scan: Scan) -> dict[str, Scan | None]:
+    """What the scan of all ``texts``, each in lines of its own, says about those in which it found something.
+
+    A text of plain words in which there is nothing but certain spans need not be looked at alone: its own scan would
+    find the same. Its equals sign is there so that the same stems are looked for.
+    """
+    ends = list(accumulate(len(text) + 1 for text in texts))
+    found: dict[str, Scan | None] = {}
+    certain: dict[int, Scan] = {}
+    for span in scan.spans:
+        start, end, mark = span
+        index = bisect_right(ends, start)
+        if span in scan.certain:  # in one line
+            text = texts[index]
+            found[text] = None
+            begin = ends[index] - len(text) - 1
+            if index not in certain:
+                certain[index] = Scan(text, text)
+            certain[index].mask(start - begin, end - begin, mark)
+        else:
+            scan.unsure.append((start, end))
+            found.update(dict.fromkeys(texts[index : bisect_left(ends, end) + 1]))
+    unsure = {i for start, end in scan.unsure for i in range(bisect_right(ends, start), bisect_left(ends, end) + 1)}
+    for index, alone in certain.items():
+        if index not in unsure and "=" in alone.text and _PLAIN_OR_MASKED.fullmatch(alone.text):
+            found[alone.text] = alone
+    return found
 
 
 def _stand_alone(text: str, spans: list[Found]) -> bool:
@@ -217,13 +270,13 @@ def _stand_alone(text: str, spans: list[Found]) -> bool:
 
 def _find_dsn(scan: Scan) -> None:
     """``user:password@tcp(host)``: data source names without a scheme."""
-    for mark in _DSN:
-        for at in occurrences(scan.low, mark):
-            start = max(0, at - _MAX_USER_INFO)
-            begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
-            colon = scan.text.find(":", begin or start, at)
-            if colon > 0 and not scan.text.startswith("//", colon + 1):
-                scan.mask(colon + 1, at)
+    for mark in _DSN.finditer(scan.low):
+        at = mark.start()
+        start = max(0, at - _MAX_USER_INFO)
+        begin = max(scan.text.rfind(blank, start, at) for blank in " \t\n\"'`=") + 1
+        colon = scan.text.find(":", begin or start, at)
+        if colon > 0 and not scan.text.startswith("//", colon + 1):
+            scan.mask(colon + 1, at)
 
 
 def _compiled(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:

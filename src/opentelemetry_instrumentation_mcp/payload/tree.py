@@ -5,15 +5,15 @@ from __future__ import annotations
 import collections
 import enum
 import json
-import math
 import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from math import isfinite, isnan
 from typing import Any, cast
 
 from . import objects
 from .data import MASK, class_of, load, well_formed
-from .keys import SENSITIVE, SOFT, Names, is_tally
+from .keys import SENSITIVE, SOFT, Names, is_code, is_tally
 from .ledger import Ledger
 from .pairs import Pairs
 
@@ -65,7 +65,7 @@ class Tree:
         self,
         names: Names,
         clean_key: Callable[[str], str],
-        keys: dict[str, tuple[str, int]],
+        keys: dict[str, tuple[str, int, bool]],
         room: int,
         ledger: Ledger,
         *,
@@ -138,9 +138,9 @@ class Tree:
             self._room -= 0 if large else bits // 4
             return self._marks["large_integer"] if large else number
         real = float.__add__(value, 0.0) if type(value) is not float else value
-        if math.isfinite(real):
+        if isfinite(real):
             return real
-        if math.isnan(real):
+        if isnan(real):
             return "NaN"
         return "Infinity" if real > 0 else "-Infinity"
 
@@ -171,19 +171,21 @@ class Tree:
         self._path.add(id(value))
         self._room -= 2
         try:
-            return self._inside(value, depth + 1)
+            built = self._inside(value, class_of(value), depth + 1)
         except Exception:  # containers that change while they are read
             self._ledger.cut = True
             return objects.type_name(class_of(value))
         finally:
             self._path.discard(id(value))
+        if self._ledger.has_cut_text:
+            self._ledger.around_cut.add(id(built))
+        return built
 
-    def _inside(self, value: Any, depth: int) -> Any:
-        cls = class_of(value)
-        if issubclass(cls, dict):
-            return self._members(_items_of(value), depth)
-        if cls is Members:
-            return self._members(value, depth)
+    def _inside(self, value: Any, cls: Any, depth: int) -> Any:
+        if cls is Members or issubclass(cls, dict):
+            return self._members(value if cls is Members else _items_of(value), depth)
+        if cls is list:
+            return self._items(value, depth)
         if issubclass(cls, tuple):
             fields = objects.field_names(class_of(value))
             if fields:
@@ -231,39 +233,57 @@ class Tree:
 
     def _members(self, members: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        keys = self._keys
+        keys, texts, longest = self._keys, self._ledger.texts, self._integer_bits
+        may_be_pair = False
         for key, item in members:
             if self._room < 0:
                 self._ledger.cut = True
                 break
             known = keys.get(key) if type(key) is str else None
-            name, level = known or self._decide(key)
-            self._room -= len(name) + 4
+            name, level, part_of_pair = known or self._decide(key)
+            may_be_pair |= part_of_pair
+            room = self._room - len(name) - 4
             cls = class_of(item)
+            # What most values are is decided here, without a call.
             if level and _is_secret(item, level, name):
                 built: Any = MASK
                 self._ledger.masked += 1
-                self._room -= 5
-            elif cls is str and len(item) <= self._room and item.isascii():
+                self._room = room - 5
+            elif cls is str and len(item) <= room and item.isascii():
                 built = item
-                self._room -= len(item) + 3
-                self._ledger.texts.append(item)
+                self._room = room - len(item) - 3
+                texts.append(item)
+            elif cls is int and (bits := item.bit_length()) <= longest:
+                built = item
+                self._room = room - 8 - bits // 4
+            elif item is None or cls is bool:
+                built = item
+                self._room = room - 5
+            elif cls is float and isfinite(item):
+                built = item
+                self._room = room - 8
             else:
+                self._room = room
                 built = self.build(item, depth)
+                # What stands for an object, or the plain form of a foreign number, may be what is secret here.
+                if level and _is_secret(built, level, name):
+                    built = MASK
+                    self._ledger.masked += 1
             result[name if name not in result else _unique(name, result)] = built
-        return self._pairs.in_object(result) if len(result) > 1 else result
+        return self._pairs.in_object(result) if may_be_pair else result
 
-    def _decide(self, key: object) -> tuple[str, int]:
-        """What a key becomes, and the grade of its name."""
+    def _decide(self, key: object) -> tuple[str, int, bool]:
+        """What a key becomes, the grade of its name, and whether it may be part of a pair."""
         original = name = self._key(key)
         if len(name) > self._longest_word or not name.isidentifier():
             name = self._key_text(name)
             self._ledger.masked += name != original
         grade = self._names.grade
         level = grade(name) or (grade(original[: self._name]) if name != original else 0)
+        decided = name, level, self._pairs.may_name_member(name)
         if type(key) is str and name == original and len(name) <= self._name and len(self._keys) < _KEPT_KEYS:
-            self._keys[name] = name, level
-        return name, level
+            self._keys[name] = decided
+        return decided
 
     def _key(self, key: object) -> str:
         cls = type(key)
@@ -293,7 +313,7 @@ def _is_secret(item: object, level: int, name: str) -> bool:
     if cls is str and (not item or item == MASK):
         return False
     if level == SOFT:
-        return issubclass(cls, (str, bytes, bytearray))
+        return issubclass(cls, (str, bytes, bytearray)) or (cls is int and is_code(name, cast("int", item)))
     if issubclass(cls, (int, float)):
         return not is_tally(name)
     return level == SENSITIVE

@@ -13,6 +13,8 @@ Span = tuple[int, int]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]{0,63}")
 _SEPARATOR = re.compile(r"[&;]")
+# Also as JSON encoders write them that escape what means something in HTML.
+_ESCAPED_SEPARATOR, _ESCAPED_EQUALS = re.compile(r"[&;]|\\{1,9}u0026"), re.compile(r"=|\\{1,9}u003[dD]")
 _END_OF_AUTHORITY = re.compile(r"[/?#\\]")
 _UNFIT = re.compile(r"[\x00-\x20\x7f<>\"`{}|^]")
 _PORT = re.compile(r"\d{0,5}")
@@ -48,9 +50,7 @@ class Urls:
         A text without a scheme is taken for a relative URL, or for a query string if it has no ``?`` but a ``=``.
         """
         start, end = self._authority(url)
-        found = list(self._user_info(url, start, end)) if start else []
-        if found or start:
-            end = max(end, found[-1][1] if found else 0)
+        found = self._user_info(url, start, end) if start else []
         query = url.find("?", end)
         fragment = url.find("#", end)
         if fragment < 0:
@@ -109,10 +109,9 @@ class Urls:
                 end = found.start() if found else len(url)
         return start, end
 
-    def _user_info(self, url: str, start: int, end: int) -> Iterator[Span]:
+    def _user_info(self, url: str, start: int, end: int) -> list[Span]:
         at = url.rfind("@", start, end)
-        if at > start and url[start:at] not in self._plain_users:
-            yield start, at
+        return [(start, at)] if at > start and url[start:at] not in self._plain_users else []
 
     def _path(self, url: str, host: str, start: int, end: int) -> Iterator[Span]:
         path = url[start:end]
@@ -133,15 +132,29 @@ class Urls:
             previous, position = segment.lower(), position + len(segment) + 1
 
     def _parameter_spans(self, url: str, start: int, end: int, depth: int) -> Iterator[Span]:
-        while start < end:
-            separator = _SEPARATOR.search(url, start, end)
-            stop = separator.start() if separator else end
-            equals = url.find("=", start, stop)
-            if start < equals < stop - 1 and self._is_secret_parameter(
-                url[start:equals], url[equals + 1 : stop], depth
-            ):
-                yield equals + 1, stop
+        if "\\" in url:
+            yield from self._escaped_parameter_spans(url, start, end, depth)
+            return
+        for parameter in _SEPARATOR.split(url[start:end]):
+            stop = start + len(parameter)
+            name, _, value = parameter.partition("=")
+            if name and value and self._is_secret_parameter(name, value, depth):
+                yield stop - len(value), stop
             start = stop + 1
+
+    def _escaped_parameter_spans(self, url: str, start: int, end: int, depth: int) -> Iterator[Span]:
+        while start < end:
+            separator = _ESCAPED_SEPARATOR.search(url, start, end)
+            stop = separator.start() if separator else end
+            equals = _ESCAPED_EQUALS.search(url, start, stop)
+            if (
+                equals
+                and start < equals.start()
+                and equals.end() < stop
+                and self._is_secret_parameter(url[start : equals.start()], url[equals.end() : stop], depth)
+            ):
+                yield equals.end(), stop
+            start = separator.end() if separator else stop
 
     def _is_secret_parameter(self, name: str, value: str, depth: int) -> bool:
         if self._is_name(name):

@@ -11,10 +11,11 @@ _QUOTE = re.compile(r"[rbfuRBFU@$]{0,2}(?:(\\{0,9})(\"\"\"|'''|[\"'`])|&quot;|&#
 _QUOTE_STARTS = frozenset("\"'`\\&%rbfuRBFU@$")
 # A quote ends a bare value only where structure follows it: a password may contain quotes.
 _BARE = re.compile(
-    r"(?:[^\s\"'`<>\\]|\\{0,9}[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+"
+    r"(?:[^\s\"'`<>\\]+|\\{0,9}[\"'`][^\s,:;)\]}\"'`<>\\]|<[^/A-Za-z!\s]|>[^\s<]|\\[^\"'`\s]|\\(?=\s|$))+"
 )
 _LINE = re.compile(r"(?:[^\n\r\"'`\\=]+|=\\{0,9}\"[^\"\n]*\"|=|\\{0,9}[\"'`][^\s,)\]}\"'`<>\\]|\\[^\"'`])+")
 _STOP = re.compile(r"(?:&amp;|[&;,|])\s{0,4}\\{0,9}[\"']?[A-Za-z_][\w.-]{0,64}\\{0,9}[\"']?[=:]")
+_STOP_START = re.compile(r"[&;,|]")
 _LABEL = re.compile(r"[\w.\"'-]{1,64}[ \t]{0,16}[=:]")
 _WORD = re.compile(r"[ \t]{1,16}([^\s\"'`<>|&;#()\[\]{}\\]+)")
 _OPTION = re.compile(r"--?[A-Za-z]")
@@ -34,6 +35,7 @@ _LAST_WORD = re.compile(r"[\W_]")
 _INDENT = re.compile(r"[+-]?[ \t]*")
 _TRAILING = ",;.)]}:"
 _CLOSERS = frozenset("[{")
+_TUPLES = ("('", '("')
 
 
 class Values:
@@ -82,7 +84,7 @@ class Values:
         if line:
             return self._rest_of_line(scan, position, label)
         end = position
-        if first in _CLOSERS:
+        if first in _CLOSERS or (first == "(" and text.startswith(_TUPLES, position)):
             end = self._bracketed(scan, position) if document else self._flow(scan, position, label)
         return end if end > position else self._bare(scan, position, label, several, number, document)
 
@@ -116,7 +118,8 @@ class Values:
             if scan.low[position:end] in self._schemes:
                 credentials = _CREDENTIALS.match(text, end)
                 end = credentials.end() if credentials else end
-            stop = _STOP.search(text, position, end + _BEHIND)
+            first = _STOP_START.search(text, position, end)
+            stop = _STOP.search(text, first.start(), end + _BEHIND) if first else None
             if stop and stop.start() < end:
                 return True, stop.start(), True
             if end < limit - _LONGEST_STEP or limit >= len(text):
@@ -135,9 +138,8 @@ class Values:
         """Whether a bare value is a placeholder, a type or a piece of program, not a secret."""
         if end - start > self._placeholder:
             return False
-        value = scan.text[start:end]
-        low = scan.low[start:end]
-        if low in self._plain or (len(value) <= 2 and value.isdigit()):
+        value, low = scan.text[start:end], scan.low[start:end]
+        if low in self._plain or (end - start <= 2 and value.isdigit()):
             return True
         if label.endswith(low) and _LAST_WORD.split(label)[-1] == low:
             passed_on = scan.text[whole : whole + 1] in ("", "\n", ",") or whole > end or value.isupper()
@@ -149,8 +151,7 @@ class Values:
                 return True
         if self._program.match(value):
             return True
-        full = scan.text[start:whole] if whole - start <= self._placeholder else value
-        return whole > end and bool(self._program.match(full))
+        return end < whole <= start + self._placeholder and bool(self._program.match(scan.text[start:whole]))
 
     def _quoted(self, scan: Scan, quote: re.Match[str]) -> int:
         text, start = scan.text, quote.end()
