@@ -60,7 +60,8 @@ class McpConfig:
             (``OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS``).
         clean_spans_scopes: whose, by the beginning of their scope's name; ``*`` for all; empty for the known ones
             (``OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS_SCOPES``).
-        identity: ``off``, ``on`` or ``hashed`` (also ``hmac``): who a message is from (``OTEL_INSTRUMENTATION_MCP_IDENTITY``).
+        identity: ``off``, ``on`` or ``hashed`` (also ``hmac``): who a message is from
+            (``OTEL_INSTRUMENTATION_MCP_IDENTITY``).
         identity_key: the secret of ``hashed``, at least 16 characters (``OTEL_INSTRUMENTATION_MCP_IDENTITY_KEY``).
         langfuse: ``auto`` (by the OTLP endpoint), ``on`` or ``off`` (``OTEL_INSTRUMENTATION_MCP_LANGFUSE``).
         baggage_attributes: baggage entries (``name``, ``prefix.*``) that become attributes

@@ -161,7 +161,7 @@ def traced(
                 raise
             except BaseException as error:
                 otel_context.detach(token)
-                operation.telemetry.note_exception(operation, error)
+                operation.telemetry.telling.note_exception(operation, error)
                 operation.conclude(read_error, error)
                 raise
             otel_context.detach(token)

@@ -83,7 +83,7 @@ def _observed_handler(telemetry: Telemetry, operation: Operation, dctx: Any, on_
             result = await on_request(*args, **kwargs)
         except BaseException as error:
             operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
-            telemetry.note_exception(operation, error)
+            telemetry.telling.note_exception(operation, error)
             raise
         try:
             operation.outcome = telemetry.read_result(operation, result)
