@@ -15,7 +15,7 @@ from opentelemetry import context as otel_context
 
 from .. import propagation
 from ..connection import Connection, HttpRequest
-from ..guard import contained
+from ..guard import contained, report
 from ..message import (
     CANCELLED,
     SUCCESS,
@@ -69,7 +69,6 @@ class Taps:
 
     # ----- inbound, in the session's receive loop: what happens until the next message belongs to the last one
 
-    @contained("trace an inbound message")
     def arrived(self, item: Any) -> None:
         """A message came off the read stream; its operation becomes current in the receive loop."""
         self.sees_inbound = True
@@ -247,11 +246,6 @@ def _is_a(session: Any, class_name: str) -> bool:
     return any(kind.__name__ == class_name for kind in type(session).__mro__)
 
 
-@contained("trace an outbound message")
-def _leaving(taps: Taps, item: Any) -> Operation | None:
-    return taps.leaving(item) if taps.telemetry.active else None
-
-
 def _given(_: Any, args: tuple[Any, ...], __: Mapping[str, Any]) -> Operation:
     operation: Operation = args[1]
     return operation
@@ -323,8 +317,12 @@ class _TappedStream:
         return _receive(self._otel_mcp_taps, self._otel_mcp_stream.receive)
 
     def send(self, item: Any) -> Any:
-        stream = self._otel_mcp_stream
-        operation = _leaving(self._otel_mcp_taps, item)
+        stream, taps, operation = self._otel_mcp_stream, self._otel_mcp_taps, None
+        if taps.telemetry.active:
+            try:
+                operation = taps.leaving(item)
+            except Exception as error:
+                report("trace an outbound message", error)
         return stream.send(item) if operation is None else _send_within(stream, item, operation)
 
 
@@ -333,5 +331,8 @@ async def _receive(taps: Taps, receive: Callable[[], Any]) -> Any:
         taps.next_awaited()
     item = await receive()
     if taps.telemetry.active:
-        taps.arrived(item)
+        try:
+            taps.arrived(item)
+        except Exception as error:
+            report("trace an inbound message", error)
     return item
