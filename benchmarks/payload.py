@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -80,6 +81,7 @@ def json_in_text(size: int) -> dict[str, Any]:
 
 def gateway() -> Callable[[Any], Any] | None:
     """The gateway's own function for a payload, and the second pass it makes when it sets the attribute."""
+    os.environ.setdefault("JWT_SECRET_KEY", "only-for-this-benchmark-" * 2)  # it does not start without one
     try:
         from mcpgateway.utils.trace_redaction import (  # type: ignore[import-not-found]
             sanitize_trace_attribute_value,
