@@ -152,7 +152,8 @@ def test_structures_of_odd_texts_are_stable(value: Any) -> None:
 lines = st.lists(
     st.sampled_from((
         "token=a1b2", "password=***", "api_key: k1", "the", "password is hunter22x", "conn=a1", "Bearer",
-        "connection_string: a1b2c3", "code=a1b2c3,", "pin=12a", "--token x1", "login", "machine", "key", "=", "session_id=a1b2",
+        "connection_string: a1b2c3", "code=a1b2c3,", "pin=12a", "--token x1",
+        "login", "machine", "key", "=", "session_id=a1b2",
     )),
     max_size=6,
 ).map(" ".join)  # fmt: skip
