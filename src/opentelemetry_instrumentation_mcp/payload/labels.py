@@ -31,9 +31,9 @@ _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
 _NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
-# The same, cleaned before: at the end of a line, and in the middle of one.
+# The same, cleaned before: at the end of a line, and in front of a blank or of the next parameter.
 _SETTLED_LABEL = re.compile(r"[\w-]{0,32}(?:=|: ?)(?=\*{3}(?:\n|\Z))")
-_MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n])")
+_MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n]|&[A-Za-z_][\w.-]{0,64}=)")
 _DIGIT = re.compile(r"\d")
 _ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|arg|set -g?x) $")
 _REST = re.compile(r"[\w.-]{0,64}")
