@@ -2,8 +2,9 @@
 #
 #   make test       lint, types, and the tests in every environment of the matrix
 #   make quick      the tests in one environment:      make quick ENV=mcp-1.30 ARGS="-k span_name"
-#   make canary     that nothing leaks: marked values over every transport, sought in what is exported; a table
-#                   in some environments:              make canary ARGS="mcp-1.30 mcp-2.3"
+#   make canary     that nothing leaks: marked values over every transport of the SDK, FastMCP, the gateway and the
+#                   plugin managers, sought in what is exported; a table
+#                   in some environments:              make canary ARGS="mcp-2.3 fastmcp-4.2 gateway-1.0.7 cpex-0.1.4"
 #   make demo       one trace of a client and two servers, in the terminal
 #   make demo-gateway  the traces of calls through a ContextForge gateway; needs a Python from 3.11 to 3.13, if it is not
 #                   found:                             make demo-gateway GATEWAY_PYTHON=/path/to/python3.12

@@ -32,7 +32,7 @@ PROCESS_TESTS = (
     "tests/with_fastmcp/test_http_join.py",
     "tests/with_fastmcp/test_stdio_children.py",
 )
-CANARIES = "tests/integration/test_canaries.py"
+CANARIES = "test_canaries.py"
 OLDEST_PYTHON = "3.10"
 FEWEST_ENVIRONMENTS = 3
 
@@ -259,8 +259,13 @@ def tests(session: nox.Session, environment: Environment) -> None:
 @nox.session(venv_backend="none", default=False)
 def canary(session: nox.Session) -> None:
     """That nothing leaks: what was searched for marked values, as a table. Or `nox -s canary -- mcp-1.30 mcp-2.3`."""
-    for environment in session.posargs or [row.id for row in MATRIX if row.folders[:2] == SDK_TESTS]:
-        session.notify(f"tests({environment})", [CANARIES, "--quiet", "--capture=no"])
+    for environment in MATRIX:
+        if environment.id in (session.posargs or [row.id for row in MATRIX]):
+            files = [file for folder in environment.folders if Path(file := f"{folder}/{CANARIES}").exists()]
+            session.notify(f"tests({environment.id})", [*files, "--quiet", "--capture=no"])
+    unknown = sorted({*session.posargs} - {row.id for row in MATRIX})
+    if unknown:
+        session.error(f"no such environment: {', '.join(unknown)}")
     if not session.posargs:
         session.notify("summary")
 

@@ -15,10 +15,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from opentelemetry_instrumentation_mcp import McpInstrumentor
 from opentelemetry_instrumentation_mcp.guard import logger as our_logger
+from support.canary_table import Row, print_table
 from support.conformance import SCOPE, assert_conformant
 from support.conventions import HARVESTED
 
 _HARVESTED: tuple[str, ...] = HARVESTED if importlib.util.find_spec("fastmcp") else ()
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[Row]]:
+    """The runs of the tests of a file that search for canaries, printed at the end (pytest shows them with ``-s``)."""
+    rows: list[Row] = []
+    yield rows
+    print_table(rows)
 
 
 @pytest.fixture(params=["asyncio"])

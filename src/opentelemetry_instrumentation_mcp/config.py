@@ -22,10 +22,12 @@ OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDP
 # The gateway's names of the spans that MCP messages are about.
 _GATEWAY_SPANS = frozenset({"tool.invoke", "prompt.render", "mcp.client.call", "mcp.client.request"})
 
+_PAYLOAD, _LEAST_PAYLOAD = 32_768, 256
+
 Detector = Callable[[str], Iterable[tuple[int, int]]]
 
 
-@dataclass
+@dataclass(eq=False)  # to make __eq__ takes longer than anything else when a program starts
 class McpConfig:
     """Options of the instrumentation; a value that makes no sense gets one warning and its default.
 
@@ -58,7 +60,8 @@ class McpConfig:
             (``OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS``).
         clean_spans_scopes: whose, by the beginning of their scope's name; ``*`` for all; empty for the known ones
             (``OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS_SCOPES``).
-        identity: ``off``, ``on`` or ``hashed``: who a message is from (``OTEL_INSTRUMENTATION_MCP_IDENTITY``).
+        identity: ``off``, ``on`` or ``hashed`` (also ``hmac``): who a message is from
+            (``OTEL_INSTRUMENTATION_MCP_IDENTITY``).
         identity_key: the secret of ``hashed``, at least 16 characters (``OTEL_INSTRUMENTATION_MCP_IDENTITY_KEY``).
         langfuse: ``auto`` (by the OTLP endpoint), ``on`` or ``off`` (``OTEL_INSTRUMENTATION_MCP_LANGFUSE``).
         baggage_attributes: baggage entries (``name``, ``prefix.*``) that become attributes
@@ -82,7 +85,7 @@ class McpConfig:
     exclude_outputs: Iterable[str] = ()
     error_text: str = "redacted"
     stacktraces: bool = False
-    max_payload: int = 32_768
+    max_payload: int = _PAYLOAD
     max_error_text: int = 1_024
     redact_keys: Iterable[str] = ()
     keep_keys: Iterable[str] = ()
@@ -113,13 +116,14 @@ class McpConfig:
             setattr(self, name, self._names(name))
         for name in ("keep_keys", "clean_spans_scopes", "baggage_attributes", "baggage_outbound"):
             setattr(self, name, self._names(name))
-        self.error_text = self._choice("error_text", "redacted", "off")
+        # Whoever says anything of it wants less than the default.
+        self.error_text = self._choice("error_text", "redacted", "off", fallback="off")
         self.stacktraces = self._flag("stacktraces")
-        self.max_payload = self._number("max_payload", 32_768, least=256)
+        self.max_payload = self._number("max_payload", _PAYLOAD, least=_LEAST_PAYLOAD)
         self.max_error_text = self._number("max_error_text", 1_024, least=16)
         self.redact_patterns = self._parts("redact_patterns", "\n")
         self.clean_spans = self._flag("clean_spans")
-        self.identity = self._choice("identity", "off", "on", "hashed")
+        self.identity = self._choice("identity", "off", "on", "hashed", "hmac").replace("hmac", "hashed")
         self.langfuse = self._choice("langfuse", "auto", "on", "off")
         self.stdio_children = self._choice("stdio_children", "off", "on", "on+headers")
         if not (self.pii_detector is None or isinstance(self.pii_detector, str) or callable(self.pii_detector)):
@@ -157,15 +161,22 @@ class McpConfig:
         )
 
     def _reject(self, name: str, value: object, used: object) -> None:
-        logger.warning("%s: %r is not understood, %r is used instead", variable_of(name), value, used)
+        _reject(variable_of(name), value, used)
 
-    def _choice(self, name: str, default: str, *others: str, normal: Callable[[str], str] = str.lower) -> str:
+    def _choice(
+        self,
+        name: str,
+        default: str,
+        *others: str,
+        normal: Callable[[str], str] = str.lower,
+        fallback: str | None = None,
+    ) -> str:
         value: object = getattr(self, name)
         chosen = normal(value.strip()) if isinstance(value, str) else value
         if chosen == default or chosen in others:
             return str(chosen)
-        self._reject(name, value, default)
-        return default
+        self._reject(name, value, fallback or default)
+        return fallback or default
 
     def _flag(self, name: str) -> bool:
         value: object = getattr(self, name)
@@ -204,6 +215,10 @@ class McpConfig:
         return tuple(part.strip() for part in parts if part.strip())
 
 
+def _reject(variable: str, value: object, used: object) -> None:
+    logger.warning("%s: %r is not understood, %r is used instead", variable, value, used)
+
+
 def _strings(value: Any) -> list[str] | None:
     try:
         parts: list[Any] = list(value)
@@ -222,9 +237,13 @@ def variable_of(field_name: str) -> str:
 def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
     """What the ContextForge gateway's own variables say, for what nobody said otherwise."""
     found: dict[str, Any] = {}
-    for name, variable in (("redact_keys", "OTEL_REDACT_FIELDS"), ("max_payload", "OTEL_MAX_TRACE_PAYLOAD_SIZE")):
-        if environ.get(variable, "").strip():
-            found[name] = environ[variable]
+    if environ.get("OTEL_REDACT_FIELDS", "").strip():
+        found["redact_keys"] = environ["OTEL_REDACT_FIELDS"]
+    size = environ.get("OTEL_MAX_TRACE_PAYLOAD_SIZE", "").strip()
+    if size.isdecimal() and int(size) >= _LEAST_PAYLOAD:
+        found["max_payload"] = size
+    elif size:
+        _reject("OTEL_MAX_TRACE_PAYLOAD_SIZE", size, _PAYLOAD)
     if environ.get("OTEL_CAPTURE_IDENTITY_ATTRIBUTES", "").strip().lower() in _TRUE:
         found["identity"] = "on"
     if all(
@@ -235,6 +254,8 @@ def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
     langfuse = environ.get("OTEL_EMIT_LANGFUSE_ATTRIBUTES", "").strip().lower()
     if langfuse in _TRUE | _FALSE:
         found["langfuse"] = "on" if langfuse in _TRUE else "off"
+    elif langfuse:
+        _reject("OTEL_EMIT_LANGFUSE_ATTRIBUTES", langfuse, "auto")
     inputs, outputs = (_captured_spans(environ.get(f"OTEL_CAPTURE_{way}_SPANS", "")) for way in ("INPUT", "OUTPUT"))
     if inputs or outputs:
         found["capture_content"] = SPAN_ONLY

@@ -143,7 +143,7 @@ class Connection:
         self._inbound = View()
         self._outbound = View()
 
-    def view(self, *, inbound: bool, http: HttpRequest | None = None, protocol_version: str | None = None) -> View:
+    def view(self, inbound: bool, http: HttpRequest | None = None, protocol_version: str | None = None) -> View:
         """What to say about a message of this connection.
 
         Args:

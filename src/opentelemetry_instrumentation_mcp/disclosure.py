@@ -6,7 +6,6 @@ which is loaded when it is first needed.
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -19,9 +18,9 @@ from opentelemetry.context import Context
 from . import identity as who
 from . import langfuse, semconv
 from .baggage import BaggageRules, baggage_attributes
-from .config import EVENT_ONLY, NO_CONTENT, OTLP_ENDPOINTS, SPAN_AND_EVENT, SPAN_ONLY, Detector, McpConfig
+from .config import EVENT_ONLY, NO_CONTENT, OTLP_ENDPOINTS, SPAN_AND_EVENT, SPAN_ONLY, McpConfig
 from .connection import HttpRequest
-from .guard import contained, report
+from .guard import contained
 from .message import Message, as_mapping
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ TOOL_RESULT = "gen_ai.tool.call.result"
 PROMPT_VARIABLE = "gen_ai.prompt.variable."
 
 _MAX_VARIABLES = 64
+_KEPT_OF_PEERS = 256
 
 Disclosed = dict[str, Any]
 
@@ -49,6 +49,7 @@ class Disclosure:
         self._langfuse = langfuse.is_wanted(config.langfuse, (environ.get(name) for name in OTLP_ENDPOINTS))
         self._environment = environ.get("DEPLOYMENT_ENV") or environ.get("ENVIRONMENT")
         self.baggage = BaggageRules(config.baggage_attributes)
+        self._of_peers: dict[tuple[str, str], Any] = {}
         self.tells_more = (
             config.capture_content != NO_CONTENT
             or self._identity.mode != who.OFF
@@ -61,6 +62,7 @@ class Disclosure:
     def policy(self) -> Policy:
         """The payload policy; what it may cost to load it, is paid by the first text that needs it."""
         from .payload import Policy, PolicySettings
+        from .pii import WatchedDetector
 
         config = self._config
         return Policy(
@@ -70,7 +72,7 @@ class Disclosure:
                 redact_keys=frozenset(config.redact_keys),
                 keep_keys=frozenset(config.keep_keys),
                 redact_patterns=tuple(config.redact_patterns),
-                detector=_detector(config.pii_detector),
+                detector=WatchedDetector(config.pii_detector) if config.pii_detector else None,
             )
         )
 
@@ -107,6 +109,18 @@ class Disclosure:
     def url(self, uri: str) -> str:
         """A resource's URI with what is secret in it masked."""
         return self.policy.url(uri)
+
+    def of_peer(self, key: str, text: str | None) -> Any:
+        """The value of an attribute that a peer chose, redacted; what was seen before costs a look."""
+        if not text:
+            return text
+        text = semconv.clean(text)
+        known = self._of_peers.get((key, text))
+        if known is None:
+            if len(self._of_peers) >= _KEPT_OF_PEERS:
+                self._of_peers.clear()
+            known = self._of_peers[key, text] = self.policy.attribute(key, text)
+        return known
 
     def output_attributes(self, result: object) -> Disclosed:
         """A tool's result as JSON text."""
@@ -194,24 +208,3 @@ class _Selection:
         return any(fnmatchcase(text, pattern) for pattern in self._allowed) and not any(
             fnmatchcase(text, pattern) for pattern in self._denied
         )
-
-
-def _detector(setting: str | Detector | None) -> Detector | None:
-    """The detector of personal data that a setting names; one that cannot be had masks everything."""
-    if setting is None or callable(setting):
-        return setting
-    try:
-        if setting.strip().lower() == "presidio":
-            from .payload.presidio import detector
-
-            return detector()
-        module, _, name = setting.strip().partition(":")
-        return cast("Detector", getattr(importlib.import_module(module), name))
-    except Exception as error:
-        # Whoever asks for a detector does not want texts that it has not seen.
-        report(f"load the detector of personal data {setting!r}; texts are masked as a whole", error)
-        return _everything
-
-
-def _everything(text: str) -> list[tuple[int, int]]:
-    return [(0, len(text))]

@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib import metadata
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
@@ -69,6 +69,29 @@ class Around:
             return wrapped(*args, **kwargs)
 
         return self.build(call)(instance, *args, **kwargs)
+
+    def unless(self, passes: Callable[[Any, tuple[Any, ...], Mapping[str, Any]], bool], place: str) -> Around:
+        """The same for methods, but that those calls go straight to the original for which ``passes`` holds.
+
+        Args:
+            passes: gets ``self``, positional and named arguments. It spares coroutine functions a second coroutine.
+            place: what it does, for the report of its failure.
+        """
+
+        def build(call: Callable[..., Any]) -> Callable[..., Any]:
+            wrapped = self.build(call)
+
+            def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    goes_straight = passes(self, args, kwargs)
+                except Exception as error:
+                    report(place, error)
+                    goes_straight = True
+                return (call if goes_straight else wrapped)(self, *args, **kwargs)
+
+            return method
+
+        return Around(build)
 
 
 # wrapt keeps attributes of this prefix to itself. The value is the wrapper: a copied attribute marks nothing.

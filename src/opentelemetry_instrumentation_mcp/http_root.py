@@ -87,14 +87,14 @@ def begin_http_root(telemetry: Telemetry, scope: Mapping[str, Any], route: str) 
         REQUEST_METHOD: known,
         ROUTE: route,
         SCHEME: {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http")),
-        PATH: scope.get("path"),
+        PATH: telemetry.telling.disclosure.of_peer(PATH, scope.get("path")),
         semconv.NETWORK_PROTOCOL_NAME: "websocket" if is_websocket else None,
         semconv.NETWORK_PROTOCOL_VERSION: http.http_version,
         semconv.SERVER_ADDRESS: host,
         semconv.SERVER_PORT: port,
         semconv.CLIENT_ADDRESS: http.client_address,
         semconv.CLIENT_PORT: http.client_port,
-        USER_AGENT: _header(http.headers, b"user-agent"),
+        USER_AGENT: telemetry.telling.disclosure.of_peer(USER_AGENT, _header(http.headers, b"user-agent")),
     }
     policy = propagation.PARENT if propagation.is_own(http.headers) else telemetry.config.remote_parent
     with_nothing = otel_context.attach(Context())  # what is current is not of this request

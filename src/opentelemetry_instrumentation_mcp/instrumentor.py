@@ -83,7 +83,7 @@ class McpInstrumentor(BaseInstrumentor):
             return
         from .clean_spans import DEFAULT_SCOPES, SpanCleaner, install
 
-        disclosure = self._telemetry().disclosure
+        disclosure = self._telemetry().telling.disclosure
         cleaner = SpanCleaner(
             disclosure.policy,
             tuple(config.clean_spans_scopes) or DEFAULT_SCOPES,

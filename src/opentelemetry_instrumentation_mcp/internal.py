@@ -184,7 +184,7 @@ def around(internal: Internal | None, outcome_of: OutcomeOf, value: Any) -> Gene
         raise
     except BaseException as error:
         otel_context.detach(token)
-        internal.telemetry.note_exception(internal, error)
+        internal.telemetry.telling.note_exception(internal, error)
         internal.conclude(read_error, error)
         raise
     otel_context.detach(token)

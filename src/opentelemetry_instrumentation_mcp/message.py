@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from . import semconv
+from .semconv import PROTOCOL_VERSION_META_KEY, TARGET_FIELDS
 
 
 class Message(NamedTuple):
@@ -49,22 +50,23 @@ TOOL_ERROR = Outcome(semconv.TOOL_ERROR)
 
 def describe(method: str, params: object, request_id: str | int | None = None) -> Message:
     """Describe a message from its raw ``params``, which may be of any shape a peer likes."""
+    mapping = as_mapping(params) if params else None
+    if not mapping:
+        return Message(method, request_id)
     target = uri = version = arguments = None
-    mapping = as_mapping(params)
-    if mapping:
-        field = semconv.TARGET_FIELDS.get(method)
-        if field == "name":
-            target = _text(mapping.get("name"))
-            arguments = mapping.get("arguments")
-        elif field == "uri":
-            uri = _text(mapping.get("uri"))
-        elif field == "ref":
-            target = _text(_prompt_in(mapping).get("name"))
-        meta = mapping.get("_meta")
-        if meta and (meta := as_mapping(meta)):
-            claimed = meta.get(semconv.PROTOCOL_VERSION_META_KEY)
-            if isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
-                version = claimed
+    field = TARGET_FIELDS.get(method)
+    if field == "name":
+        target = _text(mapping.get("name"))
+        arguments = mapping.get("arguments")
+    elif field == "uri":
+        uri = _text(mapping.get("uri"))
+    elif field == "ref":
+        target = _text(_prompt_in(mapping).get("name"))
+    meta = mapping.get("_meta")
+    if meta and (meta := as_mapping(meta)):
+        claimed = meta.get(PROTOCOL_VERSION_META_KEY)
+        if claimed is not None and isinstance(claimed, str) and claimed in semconv.KNOWN_PROTOCOL_VERSIONS:
+            version = claimed
     return Message(method, request_id, target, uri, version, arguments)
 
 
@@ -124,12 +126,12 @@ def outcome_of_error(code: object, text: object) -> Outcome:
 
 def outcome_of_result(method: str, result: object) -> Outcome:
     """The outcome of a JSON-RPC result, in its raw (wire) form or as a model of the SDK."""
-    mapping = as_mapping(result)
     if method == "tools/call":
+        mapping = as_mapping(result)
         failed = mapping.get("isError") if mapping is not None else getattr(result, "is_error", None)
         return TOOL_ERROR if failed is True else SUCCESS
-    if method == "initialize" and mapping is not None:
-        version = mapping.get("protocolVersion")
+    if method == "initialize":
+        version = (as_mapping(result) or {}).get("protocolVersion")
         if isinstance(version, str):
             return Outcome(protocol_version=version)
     return SUCCESS

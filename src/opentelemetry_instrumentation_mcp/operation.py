@@ -27,26 +27,26 @@ class Operation:
     of times and from anywhere; the first call counts. One that is dropped unsettled is settled by the next that begins.
     """
 
-    __slots__ = (
-        "_started",
-        "arguments",
-        "connection",
-        "context",
-        "dropped_ns",
-        "http",
-        "known_attributes",
-        "message",
-        "outcome",
-        "owned",
-        "owner",
-        "prepared",
-        "result",
-        "server",
-        "settled",
-        "span",
-        "stand_in",
-        "telemetry",
-    )
+    # Not in __slots__: most of these are never set, and a default of the class costs nothing.
+    http: HttpRequest | None = None
+    prepared: Prepared | None = None
+    known_attributes: Attributes | None = None
+    """What the view said when the span began; None if it did not begin here."""
+    owned = True
+    """Whether the span is ours to end (it is not if an outer ``execute_tool`` span is reused)."""
+    settled = False
+    outcome: Outcome | None = None
+    """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
+    result: object = None
+    """The raw result, where it is wanted at the end."""
+    dropped_ns: int | None = None
+    """When it was dropped, in nanoseconds since the epoch; None if it was not."""
+    owner: Any = None
+    """The library's object that tells how the message ended; until then."""
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+    """What the library's method is called with in place of its caller's arguments; None to leave those."""
+    stand_in: Callable[[Operation], None] | None = None
+    """Called at the end if the library was expected to make the span; None if it is made here."""
 
     def __init__(
         self,
@@ -56,12 +56,6 @@ class Operation:
         context: Context,
         span: Span | None,
         server: bool,
-        http: HttpRequest | None = None,
-        prepared: Prepared | None = None,
-        known_attributes: Attributes | None = None,
-        *,
-        owned: bool = True,
-        measured: bool = True,
     ) -> None:
         self.telemetry = telemetry
         self.message = message
@@ -69,25 +63,6 @@ class Operation:
         self.context = context
         self.span = span
         self.server = server
-        self.http = http
-        self.prepared = prepared
-        self.known_attributes = known_attributes
-        """What the view said when the span began; None if it did not begin here."""
-        self.owned = owned
-        """Whether the span is ours to end (it is not if an outer ``execute_tool`` span is reused)."""
-        self.settled = not measured and span is None
-        self.outcome: Outcome | None = None
-        """What is known of the end before the end: the wire's answer, or that somebody cancelled."""
-        self.result: object = None
-        """The raw result, where it is wanted at the end."""
-        self.dropped_ns: int | None = None
-        """When it was dropped, in nanoseconds since the epoch; None if it was not."""
-        self.owner: Any = None
-        """The library's object that tells how the message ended; until then."""
-        self.arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
-        """What the library's method is called with in place of its caller's arguments; None to leave those."""
-        self.stand_in: Callable[[Operation], None] | None = None
-        """Called at the end if the library was expected to make the span; None if it is made here."""
         self._started = perf_counter()
 
     def settle(self, outcome: Outcome = SUCCESS) -> None:
@@ -145,7 +120,11 @@ class _Always:
 
 
 def traced(
-    place: str, begin: Begin, read_result: ReadResult, read_error: ReadError, telemetry: Telemetry | None = None
+    place: str,
+    begin: Begin,
+    read_result: ReadResult,
+    read_error: ReadError,
+    telemetry: Telemetry | None = None,
 ) -> Around:
     """What takes the place of a coroutine method whose call is one operation.
 
@@ -182,7 +161,7 @@ def traced(
                 raise
             except BaseException as error:
                 otel_context.detach(token)
-                operation.telemetry.note_exception(operation, error)
+                operation.telemetry.telling.note_exception(operation, error)
                 operation.conclude(read_error, error)
                 raise
             otel_context.detach(token)

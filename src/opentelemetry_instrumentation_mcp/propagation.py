@@ -14,8 +14,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
-from opentelemetry.trace import Link
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext
 
+from . import w3c
 from .connection import HttpRequest
 from .guard import report
 from .message import as_mapping
@@ -47,16 +48,32 @@ def _is_sane(value: Any) -> bool:
 
 _META_GETTER = _MetaGetter()
 
-_fields_of: tuple[TextMapPropagator | None, frozenset[str]] = (None, frozenset())
+
+class _Configured:
+    """What is known of a configured propagator."""
+
+    __slots__ = ("fields", "is_default", "propagator")
+
+    def __init__(self, propagator: TextMapPropagator) -> None:
+        self.propagator = propagator
+        self.fields = frozenset(propagator.fields)
+        self.is_default = w3c.is_default(propagator)
+
+
+_configured: _Configured | None = None
+
+
+def _propagator() -> _Configured:
+    global _configured
+    propagator = propagate.get_global_textmap()
+    if _configured is None or _configured.propagator is not propagator:
+        _configured = _Configured(propagator)
+    return _configured
 
 
 def propagation_fields() -> frozenset[str]:
     """The carrier keys that the configured propagators write."""
-    global _fields_of
-    propagator = propagate.get_global_textmap()
-    if _fields_of[0] is not propagator:
-        _fields_of = (propagator, frozenset(propagator.fields))
-    return _fields_of[1]
+    return _propagator().fields
 
 
 def inject(carrier: dict[str, Any], context: Context | None = None) -> bool:
@@ -65,13 +82,20 @@ def inject(carrier: dict[str, Any], context: Context | None = None) -> bool:
     A context with a span replaces all that a previous sender left at the propagators' keys (a gateway forwards what
     it received); without one, only the keys written now are replaced.
     """
+    if context is None:
+        context = otel_context.get_current()
+    configured = _propagator()
+    span_context = _span_context(context)
+    traceparent = w3c.traceparent(span_context, context) if configured.is_default else None
     written: dict[str, Any] = {}
-    propagate.inject(written, context)
+    if traceparent is not None:
+        written[w3c.TRACEPARENT] = traceparent
+    else:
+        propagate.inject(written, context)
     if not written:
         return False
-    stale = propagation_fields().intersection(carrier) if carrier else None
-    if stale and trace.get_current_span(context).get_span_context().is_valid:
-        for field in stale:
+    if carrier and span_context.is_valid:
+        for field in configured.fields.intersection(carrier):
             del carrier[field]
     carrier.update(written)
     return True
@@ -90,24 +114,35 @@ def with_injected_meta(params: Mapping[str, Any] | None, context: Context | None
     return {**(params or {}), "_meta": carrier} if inject(carrier, context) else None
 
 
-def extract(meta: object, base: Context) -> Context:
-    """``base`` with the span context and baggage found in ``meta``; ``base`` itself if there are none."""
-    carrier = as_mapping(meta) if meta else None
-    if carrier is None or propagation_fields().isdisjoint(carrier):
-        return base
+def _span_context(context: Context) -> SpanContext:
+    return trace.get_current_span(context).get_span_context()
+
+
+def extract(carrier: Mapping[str, Any] | None, base: Context) -> tuple[Context, SpanContext]:
+    """``base`` with the span and the baggage found in ``carrier``, and that span's context, invalid if there is none.
+
+    What span ``base`` may have is not passed on: a stale one is not allowed to become a parent.
+    """
+    configured = _propagator()
+    if carrier is None or configured.fields.isdisjoint(carrier):
+        return _rootless(base), trace.INVALID_SPAN_CONTEXT
+    remote = w3c.span_context(carrier) if configured.is_default else None
+    if remote is not None:
+        return trace.set_span_in_context(NonRecordingSpan(remote), base), remote
+    base = _rootless(base)
     try:
-        return propagate.extract(carrier, base, _META_GETTER)
+        extracted = propagate.extract(carrier, base, _META_GETTER)
+        return extracted, _span_context(extracted)
     except Exception as error:
         report("extract a trace context", error)
-        return base
+        return base, trace.INVALID_SPAN_CONTEXT
 
 
-def _from_headers(headers: Iterable[tuple[bytes, bytes]], base: Context) -> Context:
+def _carrier_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     fields = propagation_fields()
-    carrier = {
+    return {
         name: value.decode("latin-1") for raw, value in headers if (name := raw.decode("latin-1").lower()) in fields
     }
-    return extract(carrier, base) if carrier else base
 
 
 # The contexts with which this process has called itself last; a program's own are no remote ones.
@@ -117,7 +152,7 @@ _own: dict[str, None] = {}
 
 def remember_own(carrier: Mapping[str, Any]) -> None:
     """The context in ``carrier`` goes to this very program."""
-    traceparent = carrier.get("traceparent")
+    traceparent = carrier.get(w3c.TRACEPARENT)
     if isinstance(traceparent, str):
         _own[traceparent] = None
         while len(_own) > _MAX_OWN:
@@ -129,10 +164,6 @@ def is_own(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name.lower() == b"traceparent" and value.decode("latin-1") in _own for name, value in headers)
 
 
-def _span_context(context: Context) -> trace.SpanContext:
-    return trace.get_current_span(context).get_span_context()
-
-
 def _rootless(context: Context) -> Context:
     """``context`` without its span: what is left of a stale one is not allowed to become a parent."""
     if not context or not _span_context(context).is_valid:
@@ -140,7 +171,9 @@ def _rootless(context: Context) -> Context:
     return trace.set_span_in_context(trace.INVALID_SPAN, context)
 
 
-def receive(meta: object, http: HttpRequest | None, policy: str = PARENT) -> tuple[Context, list[Link] | None]:
+def receive(
+    meta: object, http: HttpRequest | None, policy: str = PARENT, current: Context | None = None
+) -> tuple[Context, list[Link] | None]:
     """The context in which an inbound message is handled, and the links of its SERVER span.
 
     Rules, first match wins: the context in ``_meta`` is the parent and a live HTTP span is linked; else the HTTP
@@ -151,27 +184,26 @@ def receive(meta: object, http: HttpRequest | None, policy: str = PARENT) -> tup
         meta: the raw ``params._meta``.
         http: the HTTP request that carried the message, None on other transports.
         policy: what a remote context may do: be the ``parent``, be a ``link`` only, or ``ignore``.
+        current: the current context, if it is at hand.
     """
     ambient: Context | None = http.context if http is not None else None
-    if ambient is None:
-        base, http_span = _rootless(otel_context.get_current()), trace.INVALID_SPAN_CONTEXT
-    else:
-        base, http_span = _rootless(ambient), _span_context(ambient)
+    base = ambient if ambient is not None else current if current is not None else otel_context.get_current()
+    http_span = _span_context(ambient) if ambient else trace.INVALID_SPAN_CONTEXT
     links: list[Link] = []
-    if policy != IGNORE:
-        extracted = extract(meta, base)
-        remote = _span_context(extracted)
+    if policy == IGNORE:
+        context = _rootless(base)
+    else:
+        context, remote = extract(as_mapping(meta) if meta else None, base)
         if not remote.is_valid and not http_span.is_valid and http is not None and http.headers:
-            extracted = _from_headers(http.headers, extracted)
-            remote = _span_context(extracted)
-        if policy == PARENT:
-            base = extracted
-            if remote.is_valid:
-                if http_span.is_valid and http_span.span_id != remote.span_id:
-                    links.append(Link(http_span))
-                return base, links or None
-        elif remote.is_valid:
+            context, remote = extract(_carrier_of(http.headers), context)
+        if policy == PARENT and remote.is_valid:
+            if http_span.is_valid and http_span.span_id != remote.span_id:
+                links.append(Link(http_span))
+            return context, links or None
+        if remote.is_valid:
             links.append(Link(remote))
+        if policy != PARENT:
+            context = _rootless(base)
     if http_span.is_valid and ambient is not None:
-        base = trace.set_span_in_context(trace.get_current_span(ambient), base)
-    return base, links or None
+        context = trace.set_span_in_context(trace.get_current_span(ambient), context)
+    return context, links or None

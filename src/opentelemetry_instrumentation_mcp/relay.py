@@ -40,8 +40,7 @@ def arriving(telemetry: Telemetry, carrier: Mapping[str, Any]) -> Context | None
     if telemetry.config.remote_parent != propagation.PARENT:
         return None
     current = otel_context.get_current()
-    extracted = propagation.extract(carrier, trace.set_span_in_context(trace.INVALID_SPAN, current))
-    remote = trace.get_current_span(extracted).get_span_context()
+    extracted, remote = propagation.extract(carrier, current)
     if not remote.is_valid or _continues(trace.get_current_span(current), remote):
         return None
     return extracted
@@ -71,5 +70,4 @@ def arriving_within(telemetry: Telemetry, carrier: Mapping[str, Any]) -> Context
     """The context that :func:`departing_within` wrote; None: the one that is current."""
     if not (carrier and telemetry.active and is_instrumentation_enabled()):
         return None
-    current = otel_context.get_current()
-    return propagation.extract(carrier, trace.set_span_in_context(trace.INVALID_SPAN, current))
+    return propagation.extract(carrier, otel_context.get_current())[0]

@@ -152,8 +152,13 @@ def clean(text: str, limit: int = MAX_ATTRIBUTE) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+_USUAL_BITS: Final = 64
+
+
 def request_id_text(request_id: str | int) -> str:
     """A JSON-RPC id as the conventions want it, a string; Python refuses to print integers of thousands of digits."""
+    if type(request_id) is int and request_id.bit_length() < _USUAL_BITS:
+        return str(request_id)
     if not isinstance(request_id, int):
         return clean(str(request_id))
     return clean(hex(request_id)) if request_id.bit_length() > MAX_ATTRIBUTE * 4 else str(request_id)[:MAX_ATTRIBUTE]

@@ -1,9 +1,8 @@
-"""The one room that makes spans and metrics: begins and ends operations; knows no library."""
+"""Begins and ends operations: makes the spans of messages; knows no library."""
 
 from __future__ import annotations
 
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -17,44 +16,30 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from . import propagation, semconv
-from .cardinality import Admission
-from .config import NO_CONTENT, McpConfig
+from .config import McpConfig
 from .connection import Attributes, Connection, HttpRequest, Prepared, View
-from .guard import contained, frames_of, report
+from .guard import contained
 from .internal import native_client_method, placed
+from .measures import Measures
 from .message import (
     SUCCESS,
     Message,
     Outcome,
     as_mapping,
-    is_cancellation,
-    outcome_of_exception,
     outcome_of_result,
 )
 from .operation import Operation
 from .places import Place
+from .telling import RequestHook, ResponseHook, Telling
 from .version import __version__
 
 if TYPE_CHECKING:
     from .baggage import BaggageRules
-    from .disclosure import Disclosure
-    from .events import EventLog
-    from .internal import Internal
 
 SCOPE = __name__.partition(".")[0]
 
-RequestHook = Callable[[Span, Message], None]
-ResponseHook = Callable[[Span, Message, Outcome], None]
-
-_MAX_NAMES = 1000
-_MAX_METHODS = 100
-_MAX_CODES = 100
-_MAX_FRAMES = 50
 _ALL_BAGGAGE = frozenset({"*", "auto"})
 _LISTINGS = frozenset({"tools/list", "prompts/list"})
-
-OPERATION_DETAILS = "gen_ai.client.inference.operation.details"
-"""The event of the GenAI conventions that holds content; for the execution of tools they have none of its own."""
 
 
 class Telemetry:
@@ -78,59 +63,20 @@ class Telemetry:
         """Operations the garbage collector found; appending is all that is safe to do in its place."""
         self.tracer = trace.get_tracer(SCOPE, __version__, tracer_provider, schema_url=semconv.SCHEMA_URL)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider, schema_url=semconv.SCHEMA_URL)
-        self._client_duration, self._server_duration, self._client_session, self._server_session = (
-            meter.create_histogram(
-                name,
-                unit="s",
-                description=description,
-                explicit_bucket_boundaries_advisory=list(semconv.OPERATION_BUCKETS),
-            )
-            for name, description in (
-                (
-                    semconv.CLIENT_OPERATION_DURATION,
-                    "From sending a message until its response or acknowledgement.",
-                ),
-                (semconv.SERVER_OPERATION_DURATION, "From receiving a message until its result is sent."),
-                (semconv.CLIENT_SESSION_DURATION, "The time an MCP session was open, seen by the client."),
-                (semconv.SERVER_SESSION_DURATION, "The time an MCP session was open, seen by the server."),
-            )
-        )
-        self._logger_provider = logger_provider
+        self._measures = Measures(meter)
+        self.telling = Telling(SCOPE, self.config, request_hook, response_hook, logger_provider)
         self._has_own_providers = tracer_provider is not None or meter_provider is not None
         self._configured = self._has_own_providers
-        self._request_hook = request_hook
-        self._response_hook = response_hook
         self.on_first_operation: Callable[[], None] | None = None
         """Called once, when the first span is about to be made: by then every instrumentation is in place."""
         self._excluded = frozenset(self.config.excluded_methods)
         self._reuses_tool_span = self.config.execute_tool_span == "reuse"
-        self._tells_more = self.config.tells_more() and bool(self._has_more_to_tell())
         self._filters_baggage = _ALL_BAGGAGE.isdisjoint(self.config.baggage_outbound)
         self._baggage_by_name = frozenset(self.config.baggage_outbound) - _ALL_BAGGAGE
-        self._methods = Admission(_MAX_METHODS, semconv.WELL_KNOWN_METHODS)
-        self._targets = Admission(_MAX_NAMES)
-        self._codes = Admission(_MAX_CODES, semconv.CALLERS_FAULT | {"-32603", "-32000", "-32001", "0"})
 
     def is_active(self) -> bool:
         """Whether wrappers of this instance do anything; False from ``uninstrument()`` on."""
         return self.active
-
-    @cached_property
-    def disclosure(self) -> Disclosure:
-        """What may be told besides the ordinary; loaded when there is something."""
-        from .disclosure import Disclosure
-
-        return Disclosure(self.config)
-
-    @contained("read what is to be told")
-    def _has_more_to_tell(self) -> bool:
-        return self.disclosure.tells_more
-
-    @cached_property
-    def _events(self) -> EventLog:
-        from .events import EventLog
-
-        return EventLog(SCOPE, self._logger_provider)
 
     @cached_property
     def _outbound_rules(self) -> BaggageRules:
@@ -173,7 +119,12 @@ class Telemetry:
     def carry(self, message: Message, connection: Connection) -> Operation | None:
         """An operation that does nothing but propagate the current context with an outbound ``message``."""
         context = self.context_to_propagate()
-        return Operation(self, message, connection, context, None, server=False, measured=False) if context else None
+        return self._unmeasured(message, connection, context, server=False) if context else None
+
+    def _unmeasured(self, message: Message, connection: Connection, context: Context, *, server: bool) -> Operation:
+        operation = Operation(self, message, connection, context, None, server)
+        operation.settled = True
+        return operation
 
     def begin_client(
         self,
@@ -199,19 +150,21 @@ class Telemetry:
             return None
         method = message.method
         if method in self._excluded:
-            return Operation(self, message, connection, current, None, server=False, measured=False)
+            return self._unmeasured(message, connection, current, server=False)
         if self.keeps_native_spans and (native or native_client_method() == method):
-            return Operation(self, message, connection, current, None, server=False)
+            return Operation(self, message, connection, current, None, False)
         if current and method == "tools/call" and self._reuses_tool_span:
             outer = _outer_tool_span(message, current)
             if outer is not None:
-                view = connection.view(inbound=False, protocol_version=message.protocol_version)
-                outer.set_attributes(self._prepared(message, view).attributes)
+                view = connection.view(False, None, message.protocol_version)
+                outer.set_attributes(self._prepare(message, view).attributes)
                 if message.request_id is not None:
                     outer.set_attribute(semconv.REQUEST_ID, semconv.request_id_text(message.request_id))
-                if self._tells_more:
-                    self._tell_beginning(outer, message, current, None)
-                return Operation(self, message, connection, current, outer, server=False, owned=False)
+                if self.telling.is_asked_for_more:
+                    self.telling.tell_beginning(outer, message, current, None)
+                operation = Operation(self, message, connection, current, outer, False)
+                operation.owned = False
+                return operation
         links = [Link(link)] if link is not None else None
         return self._begin(message, connection, current, links, None, SpanKind.CLIENT)
 
@@ -233,16 +186,18 @@ class Telemetry:
         """
         if not (self._configured or self.records()) and not as_mapping(meta):
             return None
-        if otel_context.get_current() and not is_instrumentation_enabled():
+        current = otel_context.get_current()
+        if current and not is_instrumentation_enabled():
             return None
-        context, links = propagation.receive(meta, http, self.config.remote_parent)
+        context, links = propagation.receive(meta, http, self.config.remote_parent, current)
         if not self._configured or message.method in self._excluded:
             if self.tracks_places:
                 context = placed(context, Place(None, message.method))
-            return Operation(self, message, connection, context, None, server=True, http=http, measured=False)
+            return self._unmeasured(message, connection, context, server=True)
         if native and self.keeps_native_spans:
             place = Place(None, message.method)
-            operation = Operation(self, message, connection, placed(context, place), None, server=True, http=http)
+            operation = Operation(self, message, connection, placed(context, place), None, True)
+            operation.http = http
             operation.stand_in = partial(self._stand_in, place, context, links, time_ns())
             return operation
         return self._begin(message, connection, context, links, http, SpanKind.SERVER)
@@ -279,19 +234,19 @@ class Telemetry:
         kind: SpanKind,
         started_ns: int | None = None,
     ) -> Operation:
-        if self.dropped and started_ns is None:
-            self.settle_dropped()  # which may begin what stands in for the library's
-        if self.on_first_operation is not None:
-            self.on_first_operation, call = None, self.on_first_operation
-            call()
+        if self.dropped or self.on_first_operation is not None:
+            self._catch_up(started_ns)
         server = kind is SpanKind.SERVER
-        view = connection.view(inbound=server, http=http, protocol_version=message.protocol_version)
-        prepared = self._prepared(message, view)
-        attributes = {**prepared.attributes}  # a copy, which samplers may change
-        if message.request_id is not None:
-            attributes[semconv.REQUEST_ID] = semconv.request_id_text(message.request_id)
-        if self._tells_more:
-            attributes = {**(self._baggage_attributes(parent) or {}), **attributes}
+        view = connection.view(server, http, message.protocol_version)
+        prepared = view.prepared.get((message.method, message.target, message.uri))
+        if prepared is None or view.prepared_by is not self:
+            prepared = self._prepare(message, view)
+        attributes = prepared.attributes.copy()  # samplers may change it
+        request_id = message.request_id
+        if request_id is not None:
+            attributes[semconv.REQUEST_ID] = semconv.request_id_text(request_id)
+        if self.telling.is_asked_for_more:
+            attributes = {**(self.telling.baggage_attributes(parent) or {}), **attributes}
         span = self.tracer.start_span(
             prepared.span_name,
             parent,
@@ -305,117 +260,68 @@ class Telemetry:
         context = trace.set_span_in_context(span, parent)
         if server and self.tracks_places:
             context = placed(context, Place(span, message.method, target=message.target))
-        if self._tells_more and span.is_recording():
-            self._tell_beginning(span, message, parent, http)
-        if self._request_hook is not None and span.is_recording():
-            self._call_hook("call request_hook", self._request_hook, span, message)
-        return Operation(self, message, connection, context, span, server, http, prepared, view.attributes)
+        if self.telling.adds_to_spans and span.is_recording():
+            self.telling.at_beginning(span, message, parent, http)
+        operation = Operation(self, message, connection, context, span, server)
+        operation.prepared, operation.known_attributes = prepared, view.attributes
+        if http is not None:
+            operation.http = http
+        return operation
 
-    def _prepared(self, message: Message, view: View) -> Prepared:
-        """What this message has in common with others of its method and target, from the view if it is there."""
-        method, _, target, uri, *_ = message
+    def _catch_up(self, started_ns: int | None) -> None:
+        if self.dropped and started_ns is None:
+            self.settle_dropped()  # which may begin what stands in for the library's
+        if self.on_first_operation is not None:
+            self.on_first_operation, call = None, self.on_first_operation
+            call()
+
+    def _prepare(self, message: Message, view: View) -> Prepared:
+        """What this message has in common with others of its method and target, kept for them."""
         if view.prepared_by is not self:
             view.prepared_by, view.prepared = self, {}
-        prepared = view.prepared.get((method, target, uri))
-        if prepared is None:
-            shown_uri = self.shown_uri(uri) if uri else None
-            in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
-            prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
-            view.prepare((method, target, uri), prepared)
+        method, target, uri = message.method, message.target, message.uri
+        shown_uri = self.telling.shown_uri(uri) if uri else None
+        in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
+        prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
+        view.prepare((method, target, uri), prepared)
         return prepared
-
-    @contained("promote baggage to attributes")
-    def _baggage_attributes(self, context: Context) -> Attributes:
-        return self.disclosure.baggage_attributes(context)
-
-    @contained("tell more of the beginning of a message")
-    def _tell_beginning(self, span: Span, message: Message, parent: Context, http: HttpRequest | None) -> None:
-        disclosure = self.disclosure
-        above = trace.get_current_span(parent).get_span_context()
-        is_local_root = not above.is_valid or above.is_remote
-        identity = disclosure.identity_attributes(http)
-        attributes = disclosure.without_trace_level(identity, local_root=is_local_root)
-        attributes.update(
-            disclosure.langfuse_at_start(
-                message, identity, local_root=is_local_root, remote_parent=above.is_valid and above.is_remote
-            )
-        )
-        if disclosure.on_spans and disclosure.captures_input(message):
-            attributes.update(disclosure.input_attributes(message))
-        if attributes:
-            span.set_attributes(attributes)
-
-    @contained("tell more of the end of a message")
-    def _tell_end(self, span: Span, operation: Operation, error_type: str | None) -> None:
-        disclosure, message = self.disclosure, operation.message
-        attributes = disclosure.langfuse_at_end(message, failed=error_type is not None)
-        if operation.result is not None and disclosure.on_spans:
-            attributes.update(disclosure.output_attributes(operation.result))
-        if attributes:
-            span.set_attributes(attributes)
-        if disclosure.in_events and (operation.result is not None or disclosure.captures_input(message)):
-            event = {**_event_attributes(message), **disclosure.event_attributes(message, operation.result)}
-            if error_type is not None:
-                event[semconv.ERROR_TYPE] = semconv.clean(error_type)
-            self._events.emit(OPERATION_DETAILS, event, operation.context)
-
-    @contained("record an exception")
-    def note_exception(self, operation: Operation | Internal, error: BaseException) -> None:
-        """Record what was raised as an event of the span, if stack traces are wanted."""
-        span = operation.span
-        if not self.config.stacktraces or operation.settled or span is None or is_cancellation(error):
-            return
-        attributes = {"exception.type": semconv.clean(outcome_of_exception(error).error_type or "")}
-        if self.config.error_text == "off":
-            attributes["exception.stacktrace"] = self.disclosure.stacktrace(frames_of(error))
-        else:
-            lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-_MAX_FRAMES)
-            attributes["exception.stacktrace"] = self.disclosure.stacktrace("".join(lines))
-            attributes["exception.message"] = self.disclosure.error_text(str(error)) or ""
-        span.add_event("exception", attributes)
 
     def read_result(self, operation: Operation, result: object) -> Outcome:
         """The outcome that a raw result tells; notes what of it is wanted later."""
         message = operation.message
-        if message.method in _LISTINGS:
-            self.admit_names(message.method, result)
-        if self._tells_more and self.disclosure.captures_output(message):
+        method = message.method
+        if self.telling.is_asked_for_more and self.telling.disclosure.captures_output(message):
             operation.result = result
-        return outcome_of_result(message.method, result)
-
-    def shown_uri(self, uri: str) -> str:
-        """``uri`` as it may be told: its secrets redacted, or without all that may be one."""
-        if self.config.capture_content == NO_CONTENT:
-            return semconv.bare_uri(uri)
-        return self.disclosure.url(uri) or semconv.bare_uri(uri)
+        if method in _LISTINGS:
+            self._measures.admit_names(method, result)
+        return outcome_of_result(method, result)
 
     def finish(self, operation: Operation, outcome: Outcome, elapsed: float) -> None:
         """Write the end of ``operation`` into its span and the duration (seconds) into its histogram."""
         message, connection, span = operation.message, operation.connection, operation.span
         if message.protocol_version is not None and not operation.server and outcome.error_type is None:
             connection.protocol_version = message.protocol_version
-        if outcome.protocol_version is not None:
-            _negotiated(connection, outcome.protocol_version)
-        error_type = outcome.error_type and _error_type_of(operation, outcome)
-        view = connection.view(inbound=operation.server, http=operation.http, protocol_version=message.protocol_version)
-        if span is not None:
-            if (outcome is not SUCCESS or view.attributes is not operation.known_attributes) and span.is_recording():
+        # One that succeeds as others did before has nothing new to tell.
+        attributes = operation.prepared.success if outcome is SUCCESS and operation.prepared is not None else None
+        view = error_type = None
+        if attributes is None:
+            if outcome.protocol_version is not None:
+                _negotiated(connection, outcome.protocol_version)
+            error_type = outcome.error_type and _error_type_of(operation, outcome)
+            view = connection.view(operation.server, operation.http, message.protocol_version)
+            if span is not None and span.is_recording():
                 self._describe_end(span, operation, view, outcome, error_type)
-            if self._tells_more and span.is_recording():
-                self._tell_end(span, operation, error_type)
-            if self._response_hook is not None and span.is_recording():
-                self._call_hook("call response_hook", self._response_hook, span, message, outcome)
+        if span is not None:
+            if self.telling.adds_to_spans and span.is_recording():
+                self.telling.at_end(span, operation, outcome, error_type)
             if operation.owned:
                 span.end(operation.dropped_ns)
         if operation.dropped_ns is not None:
             elapsed = max(0.0, elapsed - (time_ns() - operation.dropped_ns) / 1e9)
-        if outcome is SUCCESS and operation.prepared is not None and view.attributes is operation.known_attributes:
-            attributes = operation.prepared.success or self._attributes_of_success(operation, view)
-        else:
-            attributes = self._metric_attributes(message, view, error_type, outcome.status_code)
-        (self._server_duration if operation.server else self._client_duration).record(
-            elapsed, attributes, operation.context
-        )
+        if view is not None:
+            attributes = self._measures.attributes(operation, view, error_type, outcome)
+        measures = self._measures
+        (measures.of_server if operation.server else measures.of_client).record(elapsed, attributes, operation.context)
 
     def _describe_end(
         self, span: Span, operation: Operation, view: View, outcome: Outcome, error_type: str | None
@@ -428,60 +334,7 @@ class Telemetry:
             span.set_attribute(semconv.STATUS_CODE, outcome.status_code)
         if error_type is not None:
             span.set_attribute(semconv.ERROR_TYPE, semconv.clean(error_type))
-            span.set_status(Status(StatusCode.ERROR, self.status_text(outcome)))
-
-    def status_text(self, outcome: Outcome) -> str | None:
-        """The description of an error status; None if there is nothing that may be told."""
-        phrase = semconv.protocol_phrase(outcome.status_code, outcome.text)
-        if not outcome.text or outcome.text == phrase or self.config.error_text == "off":
-            return phrase
-        return self.disclosure.error_text(outcome.text) or phrase
-
-    def _attributes_of_success(self, operation: Operation, view: View) -> Attributes:
-        attributes = self._metric_attributes(operation.message, view, None, None)
-        if operation.prepared is not None and operation.message.is_request:
-            operation.prepared.success = attributes
-        return attributes
-
-    def _metric_attributes(
-        self, message: Message, view: View, error_type: str | None, status_code: str | None
-    ) -> Attributes:
-        """Metric attributes with only such names as have proved to exist."""
-        # A notification proves nothing: nobody says whether its method exists.
-        succeeded = error_type is None and status_code is None and message.is_request
-        method, target = semconv.clean(message.method), message.target and semconv.clean(message.target)
-        if not self._methods.accepts(method, proven=succeeded):
-            method = semconv.OTHER
-        if target is not None and not self._targets.accepts(target, proven=succeeded):
-            target = None
-        if status_code is not None and not self._codes.accepts(status_code, proven=True):
-            error_type = semconv.OTHER if error_type == status_code else error_type
-            status_code = semconv.OTHER
-        key = (method, target, error_type, status_code)
-        attributes = view.metric_cache.get(key)
-        if attributes is None:
-            attributes = {semconv.METHOD: method, **view.metric_attributes}
-            if method == "tools/call":
-                attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
-            if target is not None:
-                attributes[semconv.TOOL_NAME if method == "tools/call" else semconv.PROMPT_NAME] = target
-            if status_code is not None:
-                attributes[semconv.STATUS_CODE] = status_code
-            if error_type is not None:
-                attributes[semconv.ERROR_TYPE] = error_type
-            if len(view.metric_cache) < _MAX_METHODS:
-                view.metric_cache[key] = attributes
-        return attributes
-
-    @contained("learn the names of tools and prompts")
-    def admit_names(self, method: str, result: object) -> None:
-        """Let the tools or prompts of a listing (a raw ``tools/list`` or ``prompts/list`` result) appear on metrics."""
-        key = "tools" if method == "tools/list" else "prompts"
-        listing = as_mapping(result) or {}
-        for entry in listing.get(key) or ():
-            name = (as_mapping(entry) or {}).get("name")
-            if isinstance(name, str) and not self._targets.accepts(semconv.clean(name), proven=True):
-                return
+            span.set_status(Status(StatusCode.ERROR, self.telling.status_text(outcome)))
 
     @contained("end dropped operations")
     def settle_dropped(self) -> None:
@@ -489,27 +342,11 @@ class Telemetry:
         while self.dropped:
             self.dropped.popleft().settle_dropped()
 
-    @contained("record the duration of a session")
+    @contained("end a session")
     def end_session(self, connection: Connection, seconds: float, error_type: str | None) -> None:
         """Record that a session of ``connection`` ended after ``seconds``, with an error if ``error_type`` is given."""
         self.settle_dropped()
-        wanted = (
-            semconv.PROTOCOL_VERSION,
-            semconv.NETWORK_PROTOCOL_NAME,
-            semconv.SERVER_ADDRESS,
-            semconv.SERVER_PORT,
-        )
-        shared = connection.view(inbound=connection.server).metric_attributes
-        attributes: Attributes = {key: shared[key] for key in wanted if key in shared}
-        if error_type is not None:
-            attributes[semconv.ERROR_TYPE] = semconv.clean(error_type)
-        (self._server_session if connection.server else self._client_session).record(seconds, attributes)
-
-    def _call_hook(self, place: str, hook: Callable[..., None], *args: Any) -> None:
-        try:
-            hook(*args)
-        except Exception as error:
-            report(place, error)
+        self._measures.end_session(connection, seconds, error_type)
 
 
 # The getters of the global providers look into the environment each time, too long for every message. Where these
@@ -556,16 +393,6 @@ def _outer_tool_span(message: Message, context: Context) -> Span | None:
     ):
         return span
     return None
-
-
-def _event_attributes(message: Message) -> dict[str, Any]:
-    attributes: dict[str, Any] = {semconv.METHOD: semconv.clean(message.method)}
-    if message.method == "tools/call":
-        attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
-    attribute = semconv.target_attribute(message.method)
-    if message.target and attribute is not None:
-        attributes[attribute] = semconv.clean(message.target)
-    return attributes
 
 
 def _attributes(message: Message, view: View, uri: str | None) -> Attributes:

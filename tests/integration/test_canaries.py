@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import pytest
@@ -35,6 +35,7 @@ from opentelemetry_instrumentation_mcp.payload import Policy
 from support import canaries as support
 from support import sdk
 from support.canaries import CONTENT, ERROR, SECRET, Canaries
+from support.canary_table import Row
 from support.sink import OtlpSink
 from support.wire import tee_command
 
@@ -148,25 +149,6 @@ def exports(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Exports:
 
         monkeypatch.setattr(_otel, "_tracer", recorder.tracer_provider.get_tracer(NATIVE))
     return Exports(recorder)
-
-
-class Row(NamedTuple):
-    transport: str
-    setting: str
-    searched: int
-    planted: int
-    found: int
-
-
-@pytest.fixture(scope="module")
-def table() -> Iterator[list[Row]]:
-    """The table of all runs, printed at the end (pytest shows it with ``-s``)."""
-    rows: list[Row] = []
-    yield rows
-    environment = f"mcp {'.'.join(map(str, sdk.VERSION))}, Python {sys.version_info[0]}.{sys.version_info[1]}"
-    print(f"\n\n{environment:22}  {'transport':24} {'setting':20} {'bytes':>9} {'planted':>8} {'found':>6}")
-    for row in rows:
-        print(f"{'':22}  {row.transport:24} {row.setting:20} {row.searched:9} {row.planted:8} {row.found:6}")
 
 
 def judge(

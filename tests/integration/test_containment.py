@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from conftest import Recorder
-from opentelemetry_instrumentation_mcp import McpInstrumentor, propagation, telemetry
+from opentelemetry_instrumentation_mcp import McpInstrumentor, measures, propagation, telemetry, telling
 from opentelemetry_instrumentation_mcp import connection as connection_module
 from opentelemetry_instrumentation_mcp.targets import sdk_v1_taps, sdk_v2_rounds, sessions, transports
 from support import sdk
@@ -32,7 +32,9 @@ SEAMS: list[tuple[Any, str]] = [
     (telemetry.Telemetry, "_begin"),
     (telemetry.Telemetry, "finish"),
     (telemetry.Telemetry, "end_session"),
-    (telemetry.Telemetry, "admit_names"),
+    (measures.Measures, "admit_names"),
+    (measures.Measures, "attributes"),
+    (telling.Telling, "status_text"),
     (telemetry.Telemetry, "context_to_propagate"),
     (connection_module.Connection, "view"),
     (propagation, "receive"),

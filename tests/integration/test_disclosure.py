@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from opentelemetry import baggage, context
@@ -18,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from conftest import Instrument, Recorder
-from opentelemetry_instrumentation_mcp import McpInstrumentor
+from opentelemetry_instrumentation_mcp import McpInstrumentor, pii
 from opentelemetry_instrumentation_mcp.payload import Policy
 from support import sdk
 from support.wire import WireLog, tap_streams
@@ -264,9 +266,21 @@ class Presidio:
     """What the adapter uses of ``presidio_analyzer``."""
 
     class AnalyzerEngine:
+        registry = SimpleNamespace(recognizers=[])
+
+        def __init__(self, nlp_engine: Any) -> None:
+            pass
+
         def analyze(self, text: str, language: str) -> list[Any]:
             assert language == "en"
-            return [type("Result", (), {"start": start, "end": end}) for start, end in first_names(text)]
+            return [SimpleNamespace(start=start, end=end) for start, end in first_names(text)]
+
+    class nlp_engine:  # noqa: N801
+        class NlpEngineProvider:
+            nlp_configuration: ClassVar[Any] = {"models": []}
+
+            def create_engine(self) -> None:
+                pass
 
 
 @pytest.mark.parametrize("detector", [first_names, f"{__name__}:first_names", "presidio"])
@@ -274,6 +288,7 @@ async def test_personal_data(
     instrument: Instrument, recorder: Recorder, detector: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "presidio_analyzer", Presidio)
+    monkeypatch.setattr(pii, "PATIENCE", 60.0)
     recorder.content = True
     instrument(capture_content="SPAN_ONLY", pii_detector=detector)
     await exchange()
@@ -299,6 +314,31 @@ async def test_without_its_detector_nothing_is_shown(recorder: Recorder, caplog:
     assert "jane" not in "".join(span.to_json() for span in recorder.ours)
     [warning] = [record.getMessage() for record in caplog.records if "personal data" in record.getMessage()]
     assert "no_such_module" in warning
+
+
+async def test_a_detector_that_hangs(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(pii, "PATIENCE", 0.05)
+    recorder.content = True
+    instrumentor = McpInstrumentor()
+    instrumentor.instrument(
+        tracer_provider=recorder.tracer_provider,
+        capture_content="SPAN_ONLY",
+        pii_detector=lambda text: released.wait(60) and [],
+        skip_dep_check=True,
+    )
+    try:
+        await exchange()
+    finally:
+        instrumentor.uninstrument()
+        released.set()
+    for span in both(recorder, "tools/call login"):
+        assert content_of(span)[ARGUMENTS] == '{"***":"***","***#1":"***"}'
+    assert "jane" not in "".join(span.to_json() for span in recorder.ours)
+    [warning] = [record.getMessage() for record in caplog.records if "personal data" in record.getMessage()]
+    assert "no answer within" in warning
 
 
 async def test_own_rules(instrument: Instrument, recorder: Recorder) -> None:

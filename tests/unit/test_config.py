@@ -29,7 +29,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_defaults(caplog: pytest.LogCaptureFixture) -> None:
-    assert load() == McpConfig()
+    assert vars(load()) == vars(McpConfig())
     config = McpConfig()
     assert config.native_spans == "replace"
     assert config.remote_parent == "parent"
@@ -69,6 +69,7 @@ def test_every_option_has_its_variable() -> None:
         ("EXCLUDED_METHODS", "", "excluded_methods", frozenset()),
         ("DISABLED_TARGETS", "transports,sdk_v1", "disabled_targets", frozenset({"transports", "sdk_v1"})),
         ("NATIVE_SPANS", "", "native_spans", "replace"),
+        ("IDENTITY", "hmac", "identity", "hashed"),
     ],
 )
 def test_environment(name: str, text: str, field: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -84,6 +85,7 @@ def test_environment(name: str, text: str, field: str, value: Any, caplog: pytes
         ("REMOTE_PARENT", "parents", "remote_parent", "parent"),
         ("EXECUTE_TOOL_SPAN", "true", "execute_tool_span", "reuse"),
         ("RESOURCE_URI_IN_SPAN_NAME", "maybe", "resource_uri_in_span_name", False),
+        ("ERROR_TEXT", "none", "error_text", "off"),
     ],
 )
 def test_a_bad_value_gets_one_warning(
@@ -139,7 +141,8 @@ def test_names_come_from_a_generator(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("field", [field.name for field in fields(McpConfig)])
 @pytest.mark.parametrize("value", [object(), 7, 1.5, [1], b"ping", {"a": 1, 2: 3}.keys()], ids=repr)
 def test_a_value_of_the_wrong_type_gets_one_warning(field: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert getattr(McpConfig(**{field: value}), field) == getattr(McpConfig(), field)
+    used = "off" if field == "error_text" else getattr(McpConfig(), field)  # what tells less
+    assert getattr(McpConfig(**{field: value}), field) == used
     [warning] = warnings_of(caplog)
     assert variable_of(field) in warning
 
@@ -197,6 +200,23 @@ def test_the_gateway_s_variables_count_where_ours_are_not_set(
     config = McpConfig.load(NOTHING, environ)
     assert {name: getattr(config, name) for name in expected} == expected
     assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "used"),
+    [
+        ("OTEL_MAX_TRACE_PAYLOAD_SIZE", "abc", "max_payload", 32_768),
+        ("OTEL_MAX_TRACE_PAYLOAD_SIZE", "7", "max_payload", 32_768),
+        ("OTEL_EMIT_LANGFUSE_ATTRIBUTES", "maybe", "langfuse", "auto"),
+    ],
+)
+def test_a_bad_value_of_the_gateway_s_variables_is_named(
+    variable: str, text: str, field: str, used: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert getattr(McpConfig.load(NOTHING, {variable: text}), field) == used
+    [warning] = warnings_of(caplog)
+    for part in (variable, repr(text), repr(used)):
+        assert part in warning
 
 
 @given(st.sampled_from([field.name for field in fields(McpConfig)]), st.text(min_size=1))

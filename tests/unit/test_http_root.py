@@ -66,6 +66,37 @@ async def test_a_request_that_begins_in_the_context_of_another_has_a_root_of_its
     assert seen == ["first", "None"]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/servers/0a1b/mcp", "/servers/0a1b/mcp"),
+        ("/resources/x;token=hunter22", "/resources/x;token=***"),
+        ("/resources/" + "x" * 1000, "/resources/" + "x" * 245),
+    ],
+)
+async def test_what_a_client_chose_is_redacted(path: str, told: str) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    async def application(_: Any, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+
+    async def send(_: Any) -> None:
+        """The client."""
+
+    serving: Any = serve(Telemetry(tracer_provider=provider)).build(application)
+    headers = [(b"user-agent", b"agent/1 api_key=hunter22"), (b"cookie", b"a=hunter22")]
+    for _ in range(2):
+        await serving(_App(), {"type": "http", "method": "POST", "path": path, "headers": headers}, None, send)
+        span = exporter.get_finished_spans()[-1]
+        assert span.attributes is not None
+        assert span.attributes["url.path"] == told
+        assert span.attributes["user_agent.original"] == "agent/1 api_key=***"
+        assert "hunter22" not in span.to_json()
+
+
 @pytest.mark.parametrize(
     ("path", "route"),
     [

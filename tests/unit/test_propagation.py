@@ -17,7 +17,7 @@ from opentelemetry.propagators.textmap import Getter, TextMapPropagator, default
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from opentelemetry_instrumentation_mcp import propagation
+from opentelemetry_instrumentation_mcp import propagation, w3c
 from opentelemetry_instrumentation_mcp.connection import HttpRequest
 from opentelemetry_instrumentation_mcp.propagation import IGNORE, LINK, PARENT
 from support.health import SLOW
@@ -295,12 +295,69 @@ def test_receive_takes_anything_and_changes_nothing(meta: Any, request: HttpRequ
 @stable
 def test_extract_takes_anything_and_changes_nothing(meta: Any) -> None:
     before = copy.deepcopy(meta)
-    base = in_span(HTTP)
-    found = propagation.extract(meta, base)
+    base = in_span(HTTP, baggage.set_baggage("tenant", "7", Context()))
+    found, remote = propagation.extract(meta if isinstance(meta, Mapping) else None, base)
     assert repr(meta) == repr(before)
     if not isinstance(meta, Mapping) or not {"traceparent", "tracestate", "baggage"} & meta.keys():
-        assert found is base
+        assert baggage.get_all(found) == {"tenant": "7"}
+        assert not remote.is_valid
+    assert span_of(found) == ((remote.trace_id, remote.span_id) if remote.is_valid else None)
     assert span_of(base) == HTTP
+
+
+digits = st.text("0123456789abcdef", min_size=1, max_size=32)
+headers = st.builds(
+    lambda version, trace_id, span_id, flags, rest: f"{version}-{trace_id}-{span_id}-{flags}{rest}",
+    st.sampled_from(["00", "01", "ff", "0", "00 "]),
+    digits.map(lambda text: text.zfill(32)) | st.sampled_from(["0" * 32, "A" * 32, "1" * 31, "\u0661" * 32]),
+    digits.map(lambda text: text[:16].zfill(16)) | st.sampled_from(["0" * 16, "1" * 17]),
+    st.sampled_from(["00", "01", "02", "03", "ff", "1", "0x"]),
+    st.sampled_from(["", "-", "-more", " ", "\t"]),
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"traceparent": headers},
+        optional={"tracestate": st.sampled_from(["a=1", "", "nonsense"]), "baggage": st.sampled_from(["k=v", ""])},
+    )
+)
+@example({"traceparent": traceparent(REMOTE)})
+@example({"traceparent": f" {traceparent(REMOTE)}"})
+@settings(stable, max_examples=400)
+def test_what_is_read_is_what_the_configured_propagators_read(meta: dict[str, str]) -> None:
+    base = baggage.set_baggage("tenant", "7", Context())
+    expected = propagate.extract(meta, base)
+    found, remote = propagation.extract(meta, base)
+    assert remote == trace.get_current_span(expected).get_span_context()
+    assert trace.get_current_span(found).get_span_context() == remote
+    assert baggage.get_all(found) == baggage.get_all(expected)
+
+
+@given(
+    st.integers(0, 2**128 - 1),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 255),
+    st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["1", "x"]), max_size=2),
+    st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["v", "w x"]), max_size=2),
+)
+@example(0, 0, 0, {}, {})
+@example(1, 1, 1, {}, {})
+@example(1, 1, 1, {}, {"k": "v"})
+@settings(stable, max_examples=200)
+def test_what_is_written_is_what_the_configured_propagators_write(
+    trace_id: int, span_id: int, flags: int, state: dict[str, str], entries: dict[str, str]
+) -> None:
+    here = SpanContext(trace_id, span_id, False, TraceFlags(flags), TraceState(list(state.items())))
+    current = Context()
+    for name, value in entries.items():
+        current = baggage.set_baggage(name, value, current)
+    current = trace.set_span_in_context(NonRecordingSpan(here), current)
+    expected: dict[str, str] = {}
+    propagate.inject(expected, current)
+    written: dict[str, Any] = {}
+    assert propagation.inject(written, current) == bool(expected)
+    assert written == expected
 
 
 @given(st.none() | st.dictionaries(st.sampled_from(["_meta", "name", "arguments"]) | any_text, metas, max_size=4))
@@ -423,6 +480,36 @@ def vendor_propagator() -> Iterator[None]:
     )
     yield
     propagate.set_global_textmap(before)
+
+
+class Rewriting(TraceContextTextMapPropagator):
+    def inject(self, carrier: Any, context: Context | None = None, setter: Any = default_setter) -> None:
+        carrier["traceparent"] = "mine"
+
+    def extract(self, carrier: Any, context: Context | None = None, getter: Getter[Any] = default_getter) -> Context:
+        return in_span(HEADER, context)
+
+
+@pytest.mark.parametrize(
+    "propagator",
+    [
+        Rewriting(),
+        CompositePropagator([Rewriting(), W3CBaggagePropagator()]),
+        CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator(), Rewriting()]),
+    ],
+)
+def test_the_short_way_is_for_the_default_propagators_only(
+    vendor_propagator: None, propagator: TextMapPropagator
+) -> None:
+    propagate.set_global_textmap(propagator)
+    assert span_of(propagation.receive(META, None)[0]) == HEADER
+    written: dict[str, Any] = {}
+    assert propagation.inject(written, in_span(HTTP))
+    assert written == {"traceparent": "mine"}
+
+
+def test_opentelemetry_configures_the_default_propagators() -> None:
+    assert w3c.is_default(propagate.get_global_textmap())
 
 
 def test_the_configured_propagators_are_asked_anew(vendor_propagator: None) -> None:

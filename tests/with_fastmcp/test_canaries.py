@@ -9,13 +9,27 @@ from typing import Any
 import anyio
 import pytest
 from fastmcp import Context
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from conftest import Instrument, Recorder
 from support import fastmcp_sdk as fm
+from support.canary_table import Row
 
 pytestmark = pytest.mark.anyio
 
 CANARY = re.compile(r"canary-[a-z-]+")
+# What is never told, and what is where content is captured: results and errors of tools are content.
+SECRET = {
+    "canary-progress-message",
+    "canary-log-line",
+    "canary-password",
+    "canary-structured-result",
+    "canary-resource-content",
+    "canary-prompt-text",
+    "canary-query",
+}
+CONTENT = {"canary-argument", "canary-bad-argument", "canary-result", "canary-variable", "canary-exception-text"}
 
 
 def server_with_canaries(name: str = "main") -> Any:
@@ -47,7 +61,7 @@ async def workload(era: str, transport: str) -> None:
     fm.mount(main, server_with_canaries("child"), "child")
     async with fm.connect(transport, server=main, era=era) as client:
         for prefix in ("", "child_"):
-            await client.call_tool(f"{prefix}leaky", {"argument": "canary-argument"})
+            await client.call_tool(f"{prefix}leaky", {"argument": "canary-argument password=canary-password"})
             await client.call_tool(f"{prefix}leaky_error", {}, raise_on_error=False)
             await client.get_prompt(f"{prefix}leaky_prompt", {"variable": "canary-variable"})
             await client.call_tool(f"{prefix}add", {"a": "canary-bad-argument"}, raise_on_error=False)
@@ -70,15 +84,44 @@ def exported(recorder: Recorder) -> str:
     return "\n".join([*(span.to_json() for span in recorder.spans), data.to_json() if data else ""])
 
 
-@pytest.mark.parametrize("era", fm.ERAS)
-@pytest.mark.parametrize("transport", ["memory", "http"])
-async def test_nothing_leaks_by_default(
-    instrument: Instrument, recorder: Recorder, transport: str, era: str, caplog: pytest.LogCaptureFixture
+def exported_bytes(recorder: Recorder) -> bytes:
+    """The spans and metrics, as they leave."""
+    metrics = recorder.metrics()
+    data: bytes = encode_spans(recorder.spans).SerializeToString()
+    return data + (encode_metrics(metrics).SerializeToString() if metrics else b"")
+
+
+TRANSPORTS = [transport for transport in fm.TRANSPORTS if transport != "stdio"]  # whose server is another process
+RUNS = [(transport, era) for transport in TRANSPORTS for era in fm.ERAS if transport != "sse" or era == "legacy"]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "content, stack traces": {"capture_content": "SPAN_ONLY", "stacktraces": True, "langfuse": "on"},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(("transport", "era"), RUNS)
+async def test_nothing_leaks(
+    instrument: Instrument,
+    recorder: Recorder,
+    table: list[Row],
+    transport: str,
+    era: str,
+    setting: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    instrument()
+    recorder.content = bool(SETTINGS[setting])
+    recorder.extra += ("langfuse.*",)
+    instrument(**SETTINGS[setting])
     await workload(era, transport)
     assert len(recorder.find("delegate leaky")) >= 1
-    assert CANARY.findall(exported(recorder)) == []
+    data = exported_bytes(recorder)
+    allowed: set[str] = CONTENT if SETTINGS[setting] else set()
+    found = {canary for canary in SECRET | CONTENT if canary.encode() in data}
+    leaked = found - allowed
+    table.append(Row(f"{transport} ({era})", setting, len(data), len(SECRET | CONTENT), len(leaked)))
+    assert not leaked
+    assert found >= allowed
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry_instrumentation")]
     assert CANARY.findall("\n".join(ours)) == []
 

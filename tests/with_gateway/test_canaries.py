@@ -5,8 +5,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import pytest
+
 from support.canaries import CONTENT, ERROR, SECRET, Canaries
-from support.gateway import SECRETS, Events, Gateway, Upstreams, initialize, token
+from support.canary_table import Row
+from support.gateway import SECRETS, Events, Gateway, Upstreams, initialize, native, token
 from support.gateway_trees import Trees
 from support.sink import OtlpSink
 
@@ -99,7 +102,10 @@ def exercise(gateway: Gateway, c: Canaries, entry: str) -> None:
         gateway.call(entry, "prompts/get", {"name": name, "arguments": {"topic": c["prompt variable"]}}, headers)
 
 
-def check(gateway: Gateway, c: Canaries, behind: Upstreams, sink: OtlpSink, since: int) -> list[str]:
+def check(
+    gateway: Gateway, c: Canaries, behind: Upstreams, sink: OtlpSink, since: int, seen: tuple[list[Row], str, set[str]]
+) -> list[str]:
+    table, setting, allowed = seen
     trees = Trees(sink, gateway, behind)
     trees.settle()
     sink.wait_for(lambda sink: any(body.path.endswith("metrics") for body in sink.bodies[since:]), 30)
@@ -109,7 +115,9 @@ def check(gateway: Gateway, c: Canaries, behind: Upstreams, sink: OtlpSink, sinc
     # They have no form that could be searched for in parts.
     assert not [name for name, value in SECRETS.items() if value.encode() in data]
     assert gateway.token.encode() not in data
-    return c.found_in(data)
+    found = c.found_in(data)
+    table.append(Row("all entries", setting, len(data), len(c) + len(SECRETS) + 1, len({*found} - allowed)))
+    return found
 
 
 def everywhere(gateway: Gateway, c: Canaries) -> None:
@@ -126,26 +134,47 @@ def everywhere(gateway: Gateway, c: Canaries) -> None:
     gateway.post("/a2a/spy/invoke", {"parameters": {"query": c["query of an agent"]}, "interaction_type": "query"})
 
 
-def test_nothing_leaves_that_was_not_asked_for(start: Any, behind: Upstreams, sink: OtlpSink) -> None:
+def test_nothing_leaves_that_was_not_asked_for(start: Any, behind: Upstreams, sink: OtlpSink, table: list[Row]) -> None:
     since = len(sink.bodies)
     gateway, c = plant(start, behind, "gateway-canaries", {})
     everywhere(gateway, c)
-    assert set(check(gateway, c, behind, sink, since)) <= {"description of a violation"}
+    allowed = {"description of a violation"}
+    assert set(check(gateway, c, behind, sink, since, (table, "defaults", allowed))) <= allowed
 
 
-def test_secrets_do_not_leave_where_content_does(start: Any, behind: Upstreams, sink: OtlpSink) -> None:
+def test_secrets_do_not_leave_where_content_does(
+    start: Any, behind: Upstreams, sink: OtlpSink, table: list[Row]
+) -> None:
     since = len(sink.bodies)
     gateway, c = plant(start, behind, "gateway-capture", CAPTURE)
     everywhere(gateway, c)
-    found = check(gateway, c, behind, sink, since)
+    found = check(gateway, c, behind, sink, since, (table, "content, stack traces", {*c.of_kind(CONTENT, ERROR)}))
     assert not set(found) & set(c.of_kind(SECRET))
     # Else nothing would have been tested.
     assert set(found) >= set(c.of_kind(CONTENT))
 
 
-def test_no_text_of_an_error_leaves_if_none_may(start: Any, behind: Upstreams, sink: OtlpSink) -> None:
+def test_no_text_of_an_error_leaves_if_none_may(
+    start: Any, behind: Upstreams, sink: OtlpSink, table: list[Row]
+) -> None:
     since = len(sink.bodies)
     gateway, c = plant(start, behind, "gateway-quiet", {"OTEL_INSTRUMENTATION_MCP_ERROR_TEXT": "off"})
     exercise(gateway, c, "/rpc")
     exercise(gateway, c, "/mcp")
-    assert not check(gateway, c, behind, sink, since)
+    assert not check(gateway, c, behind, sink, since, (table, "errors-off", set()))
+
+
+CLEANED = {"OTEL_INSTRUMENTATION_MCP_CLEAN_SPANS": "true"}
+
+
+@pytest.mark.parametrize("spans", ["replace", "keep"])
+def test_nothing_leaks_by_cleaned_spans_of_the_gateway(
+    start: Any, behind: Upstreams, sink: OtlpSink, table: list[Row], spans: str
+) -> None:
+    since = len(sink.bodies)
+    env = {**native(sink), **CLEANED, "OTEL_INSTRUMENTATION_MCP_NATIVE_SPANS": spans}
+    gateway, c = plant(start, behind, f"gateway-cleaned-{spans}", env)
+    everywhere(gateway, c)
+    # The gateway puts baggage on its own spans; that is its option, and no secret.
+    allowed = {*c.of_kind(ERROR), "baggage"}
+    assert set(check(gateway, c, behind, sink, since, (table, f"native-cleaned, {spans}", allowed))) <= allowed

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from support import plugin_framework as pf
 from support.breaking import instrumented
+from support.canary_table import Row
 from support.plugin_framework import IS_CPEX, IS_IGNORED, LOOKS_ON, framework, invoke, managing, plugin
 from support.sink import OtlpSink
 
@@ -56,8 +57,8 @@ async def run(folder: Path, planted: dict[str, str]) -> None:
                     continue
 
 
-async def exported(folder: Path, planted: dict[str, str], **options: Any) -> set[str]:
-    """The canaries that were found in what was exported."""
+async def exported(folder: Path, planted: dict[str, str], **options: Any) -> tuple[set[str], int]:
+    """The canaries that were found in what was exported, and how much that was, in bytes."""
     with OtlpSink() as sink:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{sink.endpoint}/v1/traces")))
@@ -65,7 +66,8 @@ async def exported(folder: Path, planted: dict[str, str], **options: Any) -> set
             await run(folder, planted)
         provider.shutdown()
         assert len(sink.spans()) >= 40 and sink.contains("A_CODE") and sink.contains("plugin_zoo.CrashError")
-        return {place for place, canary in planted.items() if sink.contains(canary)}
+        found = {place for place, canary in planted.items() if sink.contains(canary)}
+        return found, sum(len(body.raw) for body in sink.bodies)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +83,13 @@ async def exported(folder: Path, planted: dict[str, str], **options: Any) -> set
     ],
     ids=lambda value: " ".join(map(str, value)) or "-",
 )
-async def test_only_what_is_documented_leaves(tmp_path: Path, options: Any, expected: set[str]) -> None:
-    assert await exported(tmp_path, canaries(), **options) == expected
+async def test_only_what_is_documented_leaves(
+    tmp_path: Path, table: list[Row], options: Any, expected: set[str]
+) -> None:
+    found, size = await exported(tmp_path, canaries(), **options)
+    setting = ", ".join(f"{name}={value}" for name, value in options.items()).lower() or "defaults"
+    table.append(Row("plugins", setting, size, len(PLACES), len(found - expected)))
+    assert found == expected
 
 
 async def test_a_plugin_of_an_odd_name(tmp_path: Path) -> None:

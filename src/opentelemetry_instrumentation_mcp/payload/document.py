@@ -91,6 +91,8 @@ class Documents:
         while node and class_of(node) is not str:
             if class_of(node) is Members:
                 pairs.in_object(dict(node))
+                if self._is_half_masked(*node[-1]):
+                    return False
                 node = node[-1][1]
             elif class_of(node) is list:
                 pairs.in_list(list(node))
@@ -103,6 +105,9 @@ class Documents:
             return True
         tail = node[-2 * self._slack :]
         return self.string(node) == node if self._text.may_be_document(node) else self._text.clean(tail) == tail
+
+    def _is_half_masked(self, name: str, value: Any) -> bool:
+        return class_of(value) is str and bool(value) and value != MASK and self._names.is_sensitive(name)
 
     def _tree(self, value: object, room: int, nesting: int) -> tuple[Any, Ledger]:
         ledger = Ledger()

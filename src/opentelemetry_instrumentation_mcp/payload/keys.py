@@ -199,3 +199,9 @@ def is_tally(name: str) -> bool:
     """Whether ``name`` is a plural, under which a number counts things: ``tokens: 12``, ``cookies: 3``."""
     words = words_of(name)
     return bool(words) and words[-1] in {"tokens", "cookies", "secrets", "credentials", "passwords", "keys"}
+
+
+def is_code(name: str, number: int) -> bool:
+    """Whether a number under a soft name is long enough for a code somebody types in: ``pin: 4829``."""
+    codes = load()["names"]["soft_numbers"]
+    return number >= codes["from"] and words_of(name)[-1] in codes["words"]

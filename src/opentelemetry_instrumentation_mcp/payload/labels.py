@@ -35,11 +35,18 @@ _NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<
 _SETTLED_LABEL = re.compile(r"[\w-]{0,32}(?:=|: ?)(?=\*{3}(?:\n|\Z))")
 _MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n]|&[A-Za-z_][\w.-]{0,64}=)")
 _DIGIT = re.compile(r"\d")
-_ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|arg|set -g?x) $")
+_ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|setx|arg|set -g?x|configure set) $")
+_DEFINES = re.compile(r"#[ \t]{0,4}define $")
+# The type between the colon of a declaration and its value.
+_TYPE = re.compile(r"(?:&'static )?[\w.&<>\[\]|?, ]{1,64}=[ \t]{0,8}(?=[rbfu@$]{0,2}[\"'`])")
 _REST = re.compile(r"[\w.-]{0,64}")
 _SAID = re.compile(r"[^\s\"'`<>]{1,128}")
 _DESCRIPTION = re.compile(r"[\w.,;:()-]+")
 _TIGHT = frozenset(("=", ":=", "%3d", "=>"))
+_ESCAPED_AND = "u0026"
+# The value is no word and no number of an error.
+_PARAMETER = re.compile(r"=(?=[^\s&\"']{0,64}\d)[^\s&\"']{8}")
+_BEFORE_PARAMETER = ("?", "&", "\\" + _ESCAPED_AND)
 _WHOLE_STEMS = frozenset(("signature=", "sig="))
 _CACHED_LABELS = 1_024
 _LETTER_ESCAPES = frozenset("nrt")
@@ -70,6 +77,7 @@ class Labels:
         self._whole_line = frozenset(policy["names"]["whole_line"])
         self._second_words = frozenset(policy["text"]["second_words"])
         self._quotable = frozenset(policy["text"]["quotable_after"])
+        self._parameters = frozenset(policy["url"]["parameters"])
 
     def find(self, scan: Scan) -> None:
         """Note every labelled secret in ``scan``, where its stems are."""
@@ -139,6 +147,8 @@ class Labels:
             start -= 1
         if start and scan.text[start - 1] == "\\" and low[start] in _LETTER_ESCAPES and start < position:
             start += 1
+        if start and scan.text[start - 1] == "\\" and low.startswith(_ESCAPED_AND, start):
+            start += len(_ESCAPED_AND)
         return start
 
     def _grade(self, scan: Scan, start: int, end: int) -> int:
@@ -169,6 +179,8 @@ class Labels:
         if grade == SENSITIVE:
             return True
         closing = after.group(2)
+        if after.group(3) == "=" and self._is_parameter(scan, start, end):
+            return True
         tight = after.group(3) in _TIGHT or any(mark in closing for mark in ('"', "'", "quot", "%22"))
         return tight and (grade == SOFT or (stem in _WHOLE_STEMS and scan.low.startswith(stem, start)))
 
@@ -187,7 +199,16 @@ class Labels:
             number=kind.number,
             document='"' in closing or "'" in closing,
         )
+        typed = _TYPE.match(scan.low, value) if after.group(3) == ":" and not closing else None
+        if typed:
+            end = max(end, self._values.mask(scan, typed.end(), label=label))
         return max(end, name_end)
+
+    def _is_parameter(self, scan: Scan, start: int, end: int) -> bool:
+        """Whether this is a parameter of a URL without a scheme that would be masked in one with it."""
+        if scan.low[start:end] not in self._parameters or self._names.keeps(scan.text[start:end]):
+            return False
+        return scan.low.endswith(_BEFORE_PARAMETER, 0, start) and bool(_PARAMETER.match(scan.low, end))
 
     def _kind(self, name: str) -> _Kind:
         known = self._kinds.get(name)
@@ -243,9 +264,11 @@ class Labels:
             option = _OPTION.match(low, position)
             if option and self._grade(scan, start, option.end(1)):
                 return self._option(scan, start, option)
-        if start > 3 and low[start - 1] == " " and _ASSIGNS.search(low, max(0, start - 12), start):
-            spaced = _SPACED.match(low, position)
-            if spaced and self._grade(scan, start, spaced.end(1)):
+        if start > 3 and low[start - 1] == " ":
+            window = max(0, start - 16)
+            assigns = _ASSIGNS.search(low, window, start)
+            spaced = _SPACED.match(low, position) if assigns or _DEFINES.search(low, window, start) else None
+            if spaced and (assigns or scan.text[spaced.end()] == '"') and self._grade(scan, start, spaced.end(1)):
                 return self._values.mask(scan, spaced.end())
         return position
 

@@ -23,6 +23,12 @@ def _vocabulary() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     return frozenset(policy["pair_names"]), frozenset(policy["pair_values"]), frozenset(policy["header_pairs"])
 
 
+@lru_cache(maxsize=1)
+def _secret_kinds() -> tuple[list[tuple[str, str, list[str]]], frozenset[str]]:
+    kinds: list[tuple[str, str, list[str]]] = load()["names"]["secret_kinds"]
+    return kinds, frozenset(key for key, _, _ in kinds)
+
+
 class Pairs:
     """Masks the values of names that stand beside them in lists and objects of plain values."""
 
@@ -30,6 +36,7 @@ class Pairs:
         self._names = names
         self._ledger = ledger
         self._pair_names, self._pair_values, self._headers = _vocabulary()
+        self._kinds, self._kind_names = _secret_kinds()
 
     def _grade(self, name: object) -> int:
         if type(name) is not str or not 2 < len(name) <= _MAX_NAME:
@@ -65,7 +72,7 @@ class Pairs:
 
     def may_name_member(self, name: str) -> bool:
         """Whether a member of this name can make ``in_object`` mask something; without one it masks nothing."""
-        return name in _COLUMNS or name.lower() in self._pair_values
+        return name in _COLUMNS or name.lower() in self._pair_values or name in self._kind_names
 
     def in_object(self, members: dict[str, Any]) -> dict[str, Any]:
         """``members`` with the value masked whose sensitive name is another member."""
@@ -74,7 +81,19 @@ class Pairs:
             for key in values:
                 if _is_value(members[key]):
                     self._mask(members, key)
+        for key, kind, secret in self._kinds:
+            if members.get(key) == kind:
+                self._mask_members(members, secret)
         return self._in_table(members)
+
+    def _mask_members(self, members: dict[str, Any], keys: list[str]) -> None:
+        """Mask the values under ``keys``, or those inside of an object there."""
+        for key in keys:
+            inner: Any = members.get(key)
+            if type(inner) is dict:
+                self._mask_members(cast("dict[str, Any]", inner), list(cast("dict[str, Any]", inner)))
+            elif _is_value(inner):
+                self._mask(members, key)
 
     def _in_table(self, members: dict[str, Any]) -> dict[str, Any]:
         columns = next((members[key] for key in sorted(_COLUMNS) if type(members.get(key)) is list), None)

@@ -12,7 +12,7 @@ from .document import Documents
 from .keys import Names, words_of
 from .text import Text
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(r"\x1b\[[0-9;]{0,32}m|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _URL_WORDS = frozenset(
     {
         "url",

@@ -27,8 +27,10 @@ _BEARER = re.compile(r"bearer(?:[ \t=:+]|%20|\\t)+(?:\\{0,9}[\"'])?([\w.~+/=*%-]
 _BASIC = re.compile(r"basic(?:[ \t]|%20)+(?:\\{0,9}[\"'])?([A-Za-z0-9+/=_*-]{4,})")
 _SHORT_WORD = 3
 
-_PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-_PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+# The blanks also as URLs write them.
+_PEM = r"(?: |\+|%20)(?:[A-Z0-9]{1,16}(?: |\+|%20)){0,4}PRIVATE(?: |\+|%20)KEY(?:(?: |\+|%20)BLOCK)?[ +]?-----?"
+_PEM_BEGIN = re.compile("-----?[ +]?BEGIN" + _PEM)
+_PEM_END = re.compile("-----?[ +]?END" + _PEM)
 _PEM_LINE = re.compile(r"(?:[A-Za-z0-9+/=]{1,80}|[A-Za-z-]{1,20}: [^\n]{0,120})?[ \t\r]*")
 
 
@@ -65,9 +67,9 @@ class Shapes:
             head for head, shapes in sorted(self._by_head.items()) if any(_may_be_inside(shape) for shape in shapes)
         ]
         self._later_head = re.compile(f"[_.~-](?:{'|'.join(map(re.escape, later))})")
-        self._patterns = [
-            (entry["gate"], re.compile(entry["pattern"]), entry.get("group", 0)) for entry in load()["patterns"]
-        ]
+        self._patterns: dict[str, list[tuple[re.Pattern[str], int]]] = defaultdict(list)
+        for entry in load()["patterns"]:
+            self._patterns[entry["gate"]].append((re.compile(entry["pattern"]), entry.get("group", 0)))
         text = load()["text"]
         self._words_after_scheme = frozenset(text["words_after_scheme"])
         self._schemes = frozenset(text["schemes_before_runs"])
@@ -80,12 +82,13 @@ class Shapes:
             self._bearer(scan)
         if "basic" in scan.low:
             self._basic(scan)
-        if "PRIVATE KEY" in scan.text:
+        if "PRIVATE" in scan.text:
             _key_blocks(scan)
-        for gate, pattern, group in self._patterns:
+        for gate, patterns in self._patterns.items():
             if gate[-1] in scan.text and gate in scan.text:
-                for match in pattern.finditer(scan.text):
-                    scan.mask(match.start(group), match.end(group))
+                for pattern, group in patterns:
+                    for match in pattern.finditer(scan.text):
+                        scan.mask(match.start(group), match.end(group))
 
     def _runs(self, scan: Scan) -> None:
         text = scan.text

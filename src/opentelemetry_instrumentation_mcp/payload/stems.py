@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import repeat
 
 from .data import load
 from .keys import Names
 
 _FAR_APART = 32
+_ENDS_OF_NAMES = ('":', "':", '" :', "' :")
+_MEMBER = ""  # in the place of a stem: a short name, where it is that of a member of an object
 _SHARED = ("ss", "ok", "cre")
 
 
@@ -44,6 +48,9 @@ class Stems:
                 stems += [stem for stem in self._before_equals if stem in low]
         if "'" in low or '"' in low:
             stems += [statement for statement in self._statements if statement in low]
+            # Short names, where nothing but a member of an object can be meant.
+            if any(end in low for end in _ENDS_OF_NAMES) and _members().search(low):
+                stems.append(_MEMBER)
         return stems
 
     def _stems_among(self, low: str, stems: list[str]) -> list[str]:
@@ -64,12 +71,22 @@ def places_of(stems: Iterable[str], low: str) -> list[tuple[int, str]]:
     """Where ``stems`` are in ``low``, in order."""
     places: list[tuple[int, str]] = []
     for stem in stems:
+        if stem == _MEMBER:
+            places += [(found.start(1), stem) for found in _members().finditer(low)]
+            continue
         position = low.find(stem)
         while position >= 0:
             places.append((position, stem))
             position = low.find(stem, position + len(stem))
     places.sort()
     return places
+
+
+@lru_cache(maxsize=1)
+def _members() -> re.Pattern[str]:
+    names = "|".join(re.escape(stem.strip('"')) for stem in load()["text"]["stems_quoted"] if stem[0] == '"')
+    before = r"[{,\n](?:\s|\\{1,9}n){0,24}\\{0,9}[\"']"
+    return re.compile(rf"{before}({names})(?=\\{{0,9}}[\"'] ?:)")
 
 
 def _gated(stems: list[str]) -> list[tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
+from . import manifests
 from .data import CUT, INVISIBLE, MASK, fold, load
 from .keys import Names
 from .labels import Labels
@@ -38,6 +39,8 @@ _OPENERS = ("{", "[", '"')
 _DOCUMENT_STARTS = frozenset((*_OPENERS, *_BLANK))
 _MAX_SCHEME = 32
 _ROUNDS = 4
+_ESCAPE = "\x1b"
+_HIDDEN = re.compile(f"{INVISIBLE.pattern}|{_ESCAPE}\\[[0-9;]{{0,32}}m")  # colours of terminals, too
 _TAIL = " \t\n\r"
 
 
@@ -155,8 +158,11 @@ class Text:
 
     def _scan(self, text: str, cut: bool, depth: int = 0, stems: list[str] | None = None) -> Scan:
         """Look at ``text``; ``stems`` are those that may be in it, if that is known: masking adds none."""
-        if not text.isascii() and INVISIBLE.search(text):
-            return self._scan_behind_invisible(text, cut, depth)
+        if (not text.isascii() and INVISIBLE.search(text)) or _ESCAPE in text:
+            return self._scan_behind_hidden(text, cut, depth)
+        return self._scan_visible(text, cut, depth, stems)
+
+    def _scan_visible(self, text: str, cut: bool, depth: int, stems: list[str] | None = None) -> Scan:
         scan = Scan(text, fold(text), cut)
         scan.stems = self._stems.stems_in(scan.low, stems)
         if scan.stems:
@@ -166,6 +172,8 @@ class Text:
         self._shapes.find(scan)
         if "@" in text and "(" in text:
             _find_dsn(scan)
+        if scan.stems and "secret" in scan.stems and manifests.MARK in text:
+            manifests.find(scan)
         for pattern in self._patterns:
             for match in pattern.finditer(text):
                 if match.group().strip("*"):
@@ -175,10 +183,15 @@ class Text:
         self.last_steps = scan.steps
         return scan
 
-    def _scan_behind_invisible(self, text: str, cut: bool, depth: int) -> Scan:
-        places = [index for index, character in enumerate(text) if not INVISIBLE.match(character)]
+    def _scan_behind_hidden(self, text: str, cut: bool, depth: int) -> Scan:
+        places: list[int] = []
+        position = 0
+        for hidden in _HIDDEN.finditer(text):
+            places.extend(range(position, hidden.start()))
+            position = hidden.end()
+        places.extend(range(position, len(text)))
         scan = Scan(text, text, cut)
-        for start, end, mark in self._find("".join([text[index] for index in places]), cut, depth):
+        for start, end, mark in self._scan_visible("".join([text[index] for index in places]), cut, depth).spans:
             scan.mask(places[start], places[end - 1] + 1, mark)
         return scan
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from . import objects
 from .data import MASK, class_of, load, well_formed
-from .keys import SENSITIVE, SOFT, Names, is_tally
+from .keys import SENSITIVE, SOFT, Names, is_code, is_tally
 from .ledger import Ledger
 from .pairs import Pairs
 
@@ -265,6 +265,10 @@ class Tree:
             else:
                 self._room = room
                 built = self.build(item, depth)
+                # What stands for an object, or the plain form of a foreign number, may be what is secret here.
+                if level and _is_secret(built, level, name):
+                    built = MASK
+                    self._ledger.masked += 1
             result[name if name not in result else _unique(name, result)] = built
         return self._pairs.in_object(result) if may_be_pair else result
 
@@ -309,7 +313,7 @@ def _is_secret(item: object, level: int, name: str) -> bool:
     if cls is str and (not item or item == MASK):
         return False
     if level == SOFT:
-        return issubclass(cls, (str, bytes, bytearray))
+        return issubclass(cls, (str, bytes, bytearray)) or (cls is int and is_code(name, cast("int", item)))
     if issubclass(cls, (int, float)):
         return not is_tally(name)
     return level == SENSITIVE

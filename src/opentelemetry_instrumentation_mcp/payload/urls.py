@@ -13,6 +13,8 @@ Span = tuple[int, int]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]{0,63}")
 _SEPARATOR = re.compile(r"[&;]")
+# Also as JSON encoders write them that escape what means something in HTML.
+_ESCAPED_SEPARATOR, _ESCAPED_EQUALS = re.compile(r"[&;]|\\{1,9}u0026"), re.compile(r"=|\\{1,9}u003[dD]")
 _END_OF_AUTHORITY = re.compile(r"[/?#\\]")
 _UNFIT = re.compile(r"[\x00-\x20\x7f<>\"`{}|^]")
 _PORT = re.compile(r"\d{0,5}")
@@ -130,12 +132,29 @@ class Urls:
             previous, position = segment.lower(), position + len(segment) + 1
 
     def _parameter_spans(self, url: str, start: int, end: int, depth: int) -> Iterator[Span]:
+        if "\\" in url:
+            yield from self._escaped_parameter_spans(url, start, end, depth)
+            return
         for parameter in _SEPARATOR.split(url[start:end]):
             stop = start + len(parameter)
             name, _, value = parameter.partition("=")
             if name and value and self._is_secret_parameter(name, value, depth):
                 yield stop - len(value), stop
             start = stop + 1
+
+    def _escaped_parameter_spans(self, url: str, start: int, end: int, depth: int) -> Iterator[Span]:
+        while start < end:
+            separator = _ESCAPED_SEPARATOR.search(url, start, end)
+            stop = separator.start() if separator else end
+            equals = _ESCAPED_EQUALS.search(url, start, stop)
+            if (
+                equals
+                and start < equals.start()
+                and equals.end() < stop
+                and self._is_secret_parameter(url[start : equals.start()], url[equals.end() : stop], depth)
+            ):
+                yield equals.end(), stop
+            start = separator.end() if separator else stop
 
     def _is_secret_parameter(self, name: str, value: str, depth: int) -> bool:
         if self._is_name(name):

@@ -35,6 +35,7 @@ _LAST_WORD = re.compile(r"[\W_]")
 _INDENT = re.compile(r"[+-]?[ \t]*")
 _TRAILING = ",;.)]}:"
 _CLOSERS = frozenset("[{")
+_TUPLES = ("('", '("')
 
 
 class Values:
@@ -83,7 +84,7 @@ class Values:
         if line:
             return self._rest_of_line(scan, position, label)
         end = position
-        if first in _CLOSERS:
+        if first in _CLOSERS or (first == "(" and text.startswith(_TUPLES, position)):
             end = self._bracketed(scan, position) if document else self._flow(scan, position, label)
         return end if end > position else self._bare(scan, position, label, several, number, document)
 

@@ -100,15 +100,15 @@ def _cleaned(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, s
 
 def _without_secrets(telemetry: Telemetry, key: str, value: str) -> str:
     if key in _URIS:
-        return telemetry.shown_uri(value)
+        return telemetry.telling.shown_uri(value)
     if key != COMPONENT_KEY or not value.startswith(("resource:", "template:")):
         return value
     found = _KEY_OF_URI.fullmatch(value)
     kind, _, uri = value.partition(":")
     # What looks like a version may be the host behind a password.
     if found is None or (found[3] and _ENDS_WITH_USER_INFO.search(found[2])):
-        return f"{kind}:{telemetry.shown_uri(uri)}"
-    return f"{kind}:{telemetry.shown_uri(found[2])}@{found[3]}"
+        return f"{kind}:{telemetry.telling.shown_uri(uri)}"
+    return f"{kind}:{telemetry.telling.shown_uri(found[2])}@{found[3]}"
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -208,7 +208,7 @@ def server_span(telemetry: Telemetry) -> Around:
     def replace(
         name: str, method: str, server_name: Any, kind: Any, key: Any, uri: Any, tool: Any, prompt: Any
     ) -> Generator[Any, None, None]:
-        shown_key = telemetry.shown_uri(key) if uri is not None and isinstance(key, str) else key
+        shown_key = telemetry.telling.shown_uri(key) if uri is not None and isinstance(key, str) else key
         told = {COMPONENT_TYPE: kind, COMPONENT_KEY: shown_key} if key else {}
         # Before 3.2 only the span's name, "tools/call add", has the name of the tool.
         named = semconv.target_attribute(method) and name.removeprefix(method).strip()
@@ -266,7 +266,7 @@ def _describe_call(telemetry: Telemetry, attributes: dict[str, str], method: str
     if attribute is not None and isinstance(target, str):
         attributes[attribute] = semconv.clean(target)
     if isinstance(uri, str):
-        attributes[semconv.RESOURCE_URI] = semconv.clean(telemetry.shown_uri(uri))
+        attributes[semconv.RESOURCE_URI] = semconv.clean(telemetry.telling.shown_uri(uri))
     return semconv.span_name(_CALL_NAMES.get(method, method), target)
 
 
@@ -312,7 +312,7 @@ def delegate_span(telemetry: Telemetry) -> Around:
             return _just(_NOTHING)
         # Before 3.1 nobody says what it is about.
         about_uri = method == "resources/read" or (":" if method is None else "://") in str(name)
-        shown_key = telemetry.shown_uri(key) if about_uri and isinstance(key, str) else key
+        shown_key = telemetry.telling.shown_uri(key) if about_uri and isinstance(key, str) else key
         inner = Place(None, method if isinstance(method, str) else None, target=None if about_uri else name)
         internal = begin(
             telemetry,

@@ -233,7 +233,7 @@ def _of_work(telemetry: Telemetry, attributes: Mapping[str, Any]) -> dict[str, A
     told[GATEWAY_ID] = told.get("tool.gateway_id")
     uri = attributes.get(RESOURCE_URI)
     if isinstance(uri, str) and uri not in _UNKNOWN:
-        told[RESOURCE_URI] = telemetry.shown_uri(uri)
+        told[RESOURCE_URI] = telemetry.telling.shown_uri(uri)
     return {**told, **upstream.address(attributes.get("a2a.agent.url"))}
 
 

@@ -58,7 +58,7 @@ def _facts(telemetry: Telemetry) -> dict[str, Any]:
     if telemetry.config.identity != "off":
         for key in (USER_EMAIL, IS_ADMIN, TEAM_SCOPE, TEAM_NAME, SESSION_ID):
             if user.get(key) is not None:
-                facts[key] = telemetry.disclosure.identity_attribute(key, user[key])
+                facts[key] = telemetry.telling.disclosure.identity_attribute(key, user[key])
     return facts
 
 

@@ -152,7 +152,7 @@ def _calling(call: UpstreamCall | None) -> Generator[None, None, None]:
         raise
     except BaseException as error:
         _leave(token, attachment)
-        call.internal.telemetry.note_exception(call.internal, error)
+        call.internal.telemetry.telling.note_exception(call.internal, error)
         call.end(error)
         raise
     _leave(token, attachment)

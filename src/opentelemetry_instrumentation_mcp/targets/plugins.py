@@ -54,7 +54,7 @@ def invoke_hook(telemetry: Telemetry) -> Around:
 def _load_policy(telemetry: Telemetry) -> None:
     """Now, while the framework is imported, and not at the first violation, when a caller waits."""
     if telemetry.config.error_text != "off":
-        telemetry.disclosure.error_text("")
+        telemetry.telling.disclosure.error_text("")
 
 
 def execute_plugin(telemetry: Telemetry) -> Around:
@@ -222,7 +222,7 @@ def _end_run(run: Run, result: Any, error: BaseException | None) -> None:
     try:
         tell(run)
         if run.error is not None and not run.violation_raised and run.internal is not None:
-            run.telemetry.note_exception(run.internal, run.error)
+            run.telemetry.telling.note_exception(run.internal, run.error)
     finally:
         chain = run.chain
         if chain is None or chain.is_over or not (run.denies or run.error is not None or error is not None):

@@ -235,8 +235,8 @@ def _violation_texts(telemetry: Telemetry, violation: Any) -> dict[str, Any]:
         for key, name in ((VIOLATION_REASON, "reason"), (VIOLATION_DESCRIPTION, "description")):
             text = getattr(violation, name, None)
             if isinstance(text, str) and text:
-                disclosed[key] = telemetry.disclosure.error_text(text)
+                disclosed[key] = telemetry.telling.disclosure.error_text(text)
     details = getattr(violation, "details", None)
-    if details and telemetry.disclosure.on_spans:
-        disclosed[VIOLATION_DETAILS] = telemetry.disclosure.policy.json(details)
+    if details and telemetry.telling.disclosure.on_spans:
+        disclosed[VIOLATION_DETAILS] = telemetry.telling.disclosure.policy.json(details)
     return {key: text for key, text in disclosed.items() if text}

@@ -21,7 +21,7 @@ from ..message import (
 from ..operation import Operation, outcome_of_failure, traced
 from ..telemetry import Telemetry
 from .arguments import leading
-from .sdk_v1_taps import is_server_session, taps_of, taps_while_recording
+from .sdk_v1_taps import is_server_session, misses_nothing, taps_of, taps_while_recording
 from .sessions import SessionClock, session_clock
 from .transports import http_request
 
@@ -101,7 +101,11 @@ def receive_request(telemetry: Telemetry) -> Any:
         http = http_request(getattr(responder, "message_metadata", None))
         return taps.begin_inbound(*_raw(responder.request), responder.request_id, http)
 
-    return traced("describe an inbound request", begin, _answer_will_tell, _failure_before_answer, telemetry)
+    def passes(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        return misses_nothing(telemetry, session)
+
+    around = traced("describe an inbound request", begin, _answer_will_tell, _failure_before_answer, telemetry)
+    return around.unless(passes, "find the operation of a message")
 
 
 def _answer_will_tell(_: Operation, __: Any) -> Outcome | None:

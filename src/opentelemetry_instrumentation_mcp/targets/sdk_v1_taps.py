@@ -231,6 +231,12 @@ def taps_while_recording(telemetry: Telemetry, session: Any) -> Taps | None:
     return None  # so is what a test gives to a server in place of a session: it has no streams
 
 
+def misses_nothing(telemetry: Telemetry, session: Any) -> bool:
+    """Whether the taps of a session see what it receives, or there are none and none are wanted."""
+    taps: Taps | None = getattr(session, _TAPS, None)
+    return taps.sees_inbound if taps is not None else not telemetry.records()
+
+
 def is_server_session(session: Any) -> bool:
     """Whether a session is a server's."""
     return _is_a(session, "ServerSession")
@@ -241,16 +247,24 @@ def _is_a(session: Any, class_name: str) -> bool:
     return any(kind.__name__ == class_name for kind in type(session).__mro__)
 
 
-def _begin_to_leave(stream: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-    taps: Taps = stream._otel_mcp_taps
-    return taps.leaving(args[0]) if taps.telemetry.active else None
+@contained("trace an outbound message")
+def _leaving(taps: Taps, item: Any) -> Operation | None:
+    return taps.leaving(item) if taps.telemetry.active else None
+
+
+def _given(_: Any, args: tuple[Any, ...], __: Mapping[str, Any]) -> Operation:
+    operation: Operation = args[1]
+    return operation
 
 
 def _outcome_on_wire(operation: Operation, _: Any) -> Outcome:
     return operation.outcome or SUCCESS
 
 
-_sending = traced("trace an outbound message", _begin_to_leave, _outcome_on_wire, outcome_of_failure)
+@traced("trace an outbound message", _given, _outcome_on_wire, outcome_of_failure).build
+def _send_within(stream: Any, item: Any, operation: Operation) -> Any:
+    """Send ``item`` as the end of ``operation``."""
+    return stream.send(item)
 
 
 class _TappedStream:
@@ -308,9 +322,10 @@ class _TappedStream:
     def receive(self) -> Any:
         return _receive(self._otel_mcp_taps, self._otel_mcp_stream.receive)
 
-    @_sending.build
     def send(self, item: Any) -> Any:
-        return self._otel_mcp_stream.send(item)
+        stream = self._otel_mcp_stream
+        operation = _leaving(self._otel_mcp_taps, item)
+        return stream.send(item) if operation is None else _send_within(stream, item, operation)
 
 
 async def _receive(taps: Taps, receive: Callable[[], Any]) -> Any:

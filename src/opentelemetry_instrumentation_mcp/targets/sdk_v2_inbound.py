@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 
 from .. import semconv
 from ..connection import Connection
-from ..guard import contained
+from ..guard import contained, report
 from ..message import (
     CANCELLED,
     SUCCESS,
@@ -34,6 +34,7 @@ from .sdk_v2_common import (
     INVALID_PARAMS,
     NOT_TRACED,
     OPERATION,
+    NotTraced,
     connection_of,
     operation_of,
 )
@@ -45,9 +46,11 @@ def handle_request(telemetry: Telemetry) -> Any:
     """``JSONRPCDispatcher._handle_request``: runs and answers one inbound request; every answer is made here."""
 
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
-        request, dctx, _, on_request = leading(args, kwargs, "req", "dctx", "scope", "on_request")
+        request, dctx, _, on_request = (
+            args if len(args) == 4 else leading(args, kwargs, "req", "dctx", "scope", "on_request")
+        )
         params = request.params
-        meta = meta_of(params) if params else None
+        meta = meta_of(params)
         if not meta and not telemetry.records():
             setattr(dctx, OPERATION, NOT_TRACED)
             return None
@@ -80,9 +83,12 @@ def _observed_handler(telemetry: Telemetry, operation: Operation, dctx: Any, on_
             result = await on_request(*args, **kwargs)
         except BaseException as error:
             operation.outcome = _outcome_of_handler(error, dctx, unhandled_code=0)
-            telemetry.note_exception(operation, error)
+            telemetry.telling.note_exception(operation, error)
             raise
-        operation.outcome = _read_result(telemetry, operation, result)
+        try:
+            operation.outcome = telemetry.read_result(operation, result)
+        except Exception as error:
+            report("read a result", error)
         return result
 
     return observed
@@ -107,11 +113,6 @@ def _outcome_of_handler(error: BaseException, dctx: Any, *, unhandled_code: int)
     if isinstance(error, Exception):
         return outcome_of_error(unhandled_code, None)
     return outcome_of_exception(error)
-
-
-@contained("read a result")
-def _read_result(telemetry: Telemetry, operation: Operation, result: Any) -> Outcome:
-    return telemetry.read_result(operation, result)
 
 
 def dispatch_notification(telemetry: Telemetry) -> Any:
@@ -243,10 +244,12 @@ def _handle_at_endpoint(
             operation.owner = dctx
         return operation
 
-    def read_result(operation: Operation, result: Any) -> Outcome | None:
-        return telemetry.read_result(operation, result)
+    def passes(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        found: Operation | NotTraced | None = getattr(args[0] if args else kwargs["dctx"], OPERATION, None)
+        return found is NOT_TRACED or (isinstance(found, Operation) and found.connection.protocol_version is not None)
 
     def read_error(operation: Operation, error: BaseException) -> Outcome | None:
         return _outcome_of_handler(error, operation.owner, unhandled_code=INTERNAL_ERROR) or SUCCESS
 
-    return traced("describe an inbound message", begin, read_result, read_error, telemetry)
+    around = traced("describe an inbound message", begin, telemetry.read_result, read_error, telemetry)
+    return around.unless(passes, "find the operation of a message")

@@ -45,7 +45,7 @@ def send_raw_request(telemetry: Telemetry) -> Any:
     def begin(dispatcher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operation | None:
         if not telemetry.records():
             return None
-        method, params, opts = leading(args, kwargs, "method", "params", "opts")
+        method, params, opts = args[:3] if len(args) > 2 else leading(args, kwargs, "method", "params", "opts")
         request_id = _next_request_id(dispatcher, opts, "_pending")
         if getattr(dispatcher, "_closed", False):
             dispatcher.__dict__.setdefault(_LOST, set()).add(str(request_id))

@@ -56,9 +56,9 @@ class Rounds:
         return span_context
 
     def remember(self, operation: Operation, result: Any) -> None:
-        """Remember the operation if its ``result`` asks for another round."""
+        """Remember the operation if its ``result`` (raw, of any shape) asks for another round."""
         answer = as_mapping(result)
-        if operation.span is None or answer is None or answer.get("resultType") != "input_required":
+        if answer is None or answer.get("resultType") != "input_required" or operation.span is None:
             return
         message, span_context = operation.message, operation.span.get_span_context()
         state = answer.get("requestState")

@@ -185,6 +185,9 @@ class Counting:
         "@tcp(", "a:@tcp(", "identified by ", "&quot;token&quot;", "%22", "AKIAIOSFODNN7EXAMPLQ ", "password=***",
         "*** ", "token***", "password=a ", "password=a b=", "name\":\"token\",",
         "\"value\":\"a\",\"name\":\"token\"", "token\u200b", "é=", "<", "</", "cookie: a=",
+        "?code=", "&key=a1234567", "token: str = \"", "{\"pin\":\"x\",", "kind: Secret\ndata:\n a: b\n", "\x1b[31m",
+        "\\u0026", "https://a?x\\u0026", "token=('", "#define token ", "curl -u 'a:", "<Cookie a=", "jdbc:oracle:a:b/",
+        "\tTRUE\t/",
     ],
 )  # fmt: skip
 def test_work_grows_no_faster_than_the_text(unit: str) -> None:
@@ -248,3 +251,23 @@ def test_values_that_pydantic_refused() -> None:
     cleaned = "count\n  Input should be an integer [type=int, input_value=***, input_type=str]\n  see"
     assert policy.text(text) == cleaned == policy.text(cleaned)
     assert policy.text("cut: input_value=b'jane") == "cut: input_value=***"
+
+
+@pytest.mark.parametrize("padding", range(60))
+def test_a_cut_inside_of_a_mask_is_stable(padding: int) -> None:
+    value = {"x": "y" * (150 + padding), "a": [{"password": "hunter22", "b": ["c" * 60]}]}
+    once = Policy().json(value, 256)
+    assert len(once) <= 256
+    assert Policy().json(json.loads(once), 256) == once
+
+
+class _Number(int):
+    def __ge__(self, other: object) -> bool:
+        raise AssertionError("foreign code was called")
+
+
+def test_objects_under_names_that_want_a_text() -> None:
+    value = {"pin": _Number(4829), "otp": object(), "auth": {"type": "none"}, "totp": _Number(5)}
+    once = Policy().json(value)
+    assert once == '{"pin":"***","otp":"***","auth":{"type":"none"},"totp":5}'
+    assert Policy().json(json.loads(once)) == once

@@ -39,7 +39,8 @@ PLAIN = (
 )
 scalars = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=20)
 words = st.text(string.ascii_lowercase + " ", min_size=1, max_size=30)
-names = st.sampled_from(PLAIN) | st.text(string.ascii_lowercase, min_size=1, max_size=6).map(lambda name: "f_" + name)
+# Of these letters no sensitive word can be made; of all letters one would be, sooner or later.
+names = st.sampled_from(PLAIN) | st.text("aeioul", min_size=1, max_size=6).map(lambda name: "f_" + name)
 
 
 def structures(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
