@@ -31,14 +31,15 @@ _SIMPLE = re.compile(
     r"([\w-]{0,32})(\\?[\"']?) ?[=:] ?(\\?[\"']?)([\w+~!%@#-][\w+/~!%@#.=-]{2,255})(\\?[\"']|[\s,;&)\]}<]|$)"
 )
 _NOT_AFTER_WORD = frozenset(('"', "'", '\\"', "\\'", ",", ";", ")", "]", "}", "<"))
-# The same, cleaned before: at the end of a line, and in the middle of one.
+# The same, cleaned before: at the end of a line, and in front of a blank or of the next parameter.
 _SETTLED_LABEL = re.compile(r"[\w-]{0,32}(?:=|: ?)(?=\*{3}(?:\n|\Z))")
-_MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n])")
+_MASKED = re.compile(r"([\w-]{0,32})=(\*{3})(?=[^\S\n]|&[A-Za-z_][\w.-]{0,64}=)")
 _DIGIT = re.compile(r"\d")
 _ASSIGNS = re.compile(r"(?:^|[\s;&])(?:env|setenv|setx|arg|set -g?x|configure set) $")
 _DEFINES = re.compile(r"#[ \t]{0,4}define $")
 # The type between the colon of a declaration and its value.
 _TYPE = re.compile(r"(?:&'static )?[\w.&<>\[\]|?, ]{1,64}=[ \t]{0,8}(?=[rbfu@$]{0,2}[\"'`])")
+_LONGEST_TYPE = 80
 _REST = re.compile(r"[\w.-]{0,64}")
 _SAID = re.compile(r"[^\s\"'`<>]{1,128}")
 _DESCRIPTION = re.compile(r"[\w.,;:()-]+")
@@ -199,7 +200,8 @@ class Labels:
             number=kind.number,
             document='"' in closing or "'" in closing,
         )
-        typed = _TYPE.match(scan.low, value) if after.group(3) == ":" and not closing else None
+        may_be_typed = after.group(3) == ":" and not closing and scan.low.find("=", value, value + _LONGEST_TYPE) >= 0
+        typed = _TYPE.match(scan.low, value) if may_be_typed else None
         if typed:
             end = max(end, self._values.mask(scan, typed.end(), label=label))
         return max(end, name_end)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 
-
-@dataclass
 class Ledger:
     """What happened to a document.
 
@@ -17,8 +14,11 @@ class Ledger:
         around_cut: identities of the containers that such a text may be in.
     """
 
-    masked: int = 0
-    cut: bool = False
-    texts: list[str] = field(default_factory=list[str])
-    has_cut_text: bool = False
-    around_cut: set[int] = field(default_factory=set[int])
+    __slots__ = ("around_cut", "cut", "has_cut_text", "masked", "texts")
+
+    def __init__(self) -> None:
+        self.masked = 0
+        self.cut = False
+        self.texts: list[str] = []
+        self.has_cut_text = False
+        self.around_cut: set[int] = set()

@@ -49,7 +49,9 @@ class Stems:
         if "'" in low or '"' in low:
             stems += [statement for statement in self._statements if statement in low]
             # Short names, where nothing but a member of an object can be meant.
-            if any(end in low for end in _ENDS_OF_NAMES) and _members().search(low):
+            if any(
+                _has_short_name(low, end) for end in _ENDS_OF_NAMES if end[0] in low and end in low
+            ) and _members().search(low):
                 stems.append(_MEMBER)
         return stems
 
@@ -83,8 +85,20 @@ def places_of(stems: Iterable[str], low: str) -> list[tuple[int, str]]:
 
 
 @lru_cache(maxsize=1)
+def _short_names() -> tuple[str, ...]:
+    return tuple(stem.strip('"') for stem in load()["text"]["stems_quoted"] if stem[0] == '"')
+
+
+def _has_short_name(low: str, end: str) -> bool:
+    """Whether a short name is in front of an ``end`` of names, with or without backslashes: seen without a regular
+    expression, which would try each line and comma."""
+    names = map(str.rstrip, low.split(end)[:-1], repeat("\\"))
+    return any(map(str.endswith, names, repeat(_short_names())))
+
+
+@lru_cache(maxsize=1)
 def _members() -> re.Pattern[str]:
-    names = "|".join(re.escape(stem.strip('"')) for stem in load()["text"]["stems_quoted"] if stem[0] == '"')
+    names = "|".join(map(re.escape, _short_names()))
     before = r"[{,\n](?:\s|\\{1,9}n){0,24}\\{0,9}[\"']"
     return re.compile(rf"{before}({names})(?=\\{{0,9}}[\"'] ?:)")
 

@@ -220,6 +220,30 @@ def test_work_depends_on_the_limit_not_on_the_payload() -> None:
     assert POLICY.url("https://h/" * 10_000_000) == "***"
 
 
+def test_texts_of_a_document_are_cleaned_as_if_each_stood_alone() -> None:
+    """They are looked at together first; what that says must not depend on the lines of other texts."""
+    texts = [
+        "token=a1b2 of the build",
+        "token=a1b2 and the password is hunter22x",
+        "connection_string: a1b2c3 api_key=k1k2",
+        "Authorization: Bearer",
+        "c2VjcmV0LXRva2VuLTEyMzQ1Ng token=a1b2",
+        "machine example.com login bob",
+        "pin=1a2b password hunter22x",
+        "password:",
+        "  token=a1b2 looks like a part of the above",
+        "-----BEGIN PRIVATE KEY-----",
+        "token=*** and password=a1b2",
+        "token=***",
+        "two\nlines of code=a1b2\nkey=a1b2",
+    ]
+    alone = {text: POLICY.structured({"f": text})["f"] for text in texts}
+    assert alone[texts[1]] == "token=*** and the password is ***"
+    for order in (texts, texts[::-1], sorted(texts)):
+        together = POLICY.structured({f"f_{number}": text for number, text in enumerate(order)})
+        assert list(together.values()) == [alone[text] for text in order]
+
+
 def test_values_that_pydantic_refused() -> None:
     """In the text of an error they are payload."""
     policy = Policy()

@@ -150,6 +150,23 @@ def test_structures_of_odd_texts_are_stable(value: Any) -> None:
     check(POLICY.json(value, 400), 400)
 
 
+lines = st.lists(
+    st.sampled_from((
+        "token=a1b2", "password=***", "api_key: k1", "the", "password is hunter22x", "conn=a1", "Bearer",
+        "connection_string: a1b2c3", "code=a1b2c3,", "pin=12a", "--token x1",
+        "login", "machine", "key", "=", "session_id=a1b2",
+    )),
+    max_size=6,
+).map(" ".join)  # fmt: skip
+
+
+@given(st.lists(lines, min_size=2, max_size=8))
+@settings(parent=stable, max_examples=600)
+def test_texts_are_cleaned_as_if_each_stood_alone(texts: list[str]) -> None:
+    together = POLICY.structured({f"f_{number}": text for number, text in enumerate(texts)})
+    assert list(together.values()) == [POLICY.structured({"f": text})["f"] for text in texts]
+
+
 @given(pieces)
 @settings(parent=stable, max_examples=600)
 def test_urls_are_stable(text: str) -> None:
