@@ -143,9 +143,12 @@ class McpConfig:
                 values[option.name] = overrides[option.name]
             elif environ.get(variable_of(option.name)):
                 values[option.name] = environ[variable_of(option.name)]
-        for name, value in _from_gateway(environ).items():
-            values.setdefault(name, value)
-        return cls(**values)
+        return cls(**{**_from_gateway(environ, values), **values})
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if isinstance(other, McpConfig) else NotImplemented
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # what can change has none
 
     def unused_targets(self) -> frozenset[str]:
         """Names of targets that stay untouched: disabled, or of no use with these options."""
@@ -189,10 +192,7 @@ class McpConfig:
 
     def _number(self, name: str, default: int, *, least: int) -> int:
         value: object = getattr(self, name)
-        try:
-            number = int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else -1
-        except ValueError:
-            number = -1
+        number = _as_number(value)
         if number >= least:
             return number
         self._reject(name, value, default)
@@ -215,6 +215,14 @@ class McpConfig:
         return tuple(part.strip() for part in parts if part.strip())
 
 
+def _as_number(value: object) -> int:
+    """``value`` as an integer; -1 if it is none."""
+    try:
+        return int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else -1
+    except ValueError:
+        return -1
+
+
 def _reject(variable: str, value: object, used: object) -> None:
     logger.warning("%s: %r is not understood, %r is used instead", variable, value, used)
 
@@ -234,16 +242,17 @@ def variable_of(field_name: str) -> str:
     return str(getattr(env, f"OTEL_INSTRUMENTATION_MCP_{field_name.upper()}"))
 
 
-def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the ContextForge gateway's own variables say, for what nobody said otherwise."""
+def _from_gateway(environ: Mapping[str, str], said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ContextForge gateway's own variables say; what is ``said`` already wins, and is not looked for."""
     found: dict[str, Any] = {}
     if environ.get("OTEL_REDACT_FIELDS", "").strip():
         found["redact_keys"] = environ["OTEL_REDACT_FIELDS"]
     size = environ.get("OTEL_MAX_TRACE_PAYLOAD_SIZE", "").strip()
-    if size.isdecimal() and int(size) >= _LEAST_PAYLOAD:
-        found["max_payload"] = size
-    elif size:
-        _reject("OTEL_MAX_TRACE_PAYLOAD_SIZE", size, _PAYLOAD)
+    if size and "max_payload" not in said:
+        if _as_number(size) >= _LEAST_PAYLOAD:
+            found["max_payload"] = size
+        else:
+            _reject("OTEL_MAX_TRACE_PAYLOAD_SIZE", size, _PAYLOAD)
     if environ.get("OTEL_CAPTURE_IDENTITY_ATTRIBUTES", "").strip().lower() in _TRUE:
         found["identity"] = "on"
     if all(
@@ -254,7 +263,7 @@ def _from_gateway(environ: Mapping[str, str]) -> dict[str, Any]:
     langfuse = environ.get("OTEL_EMIT_LANGFUSE_ATTRIBUTES", "").strip().lower()
     if langfuse in _TRUE | _FALSE:
         found["langfuse"] = "on" if langfuse in _TRUE else "off"
-    elif langfuse:
+    elif langfuse and "langfuse" not in said:
         _reject("OTEL_EMIT_LANGFUSE_ATTRIBUTES", langfuse, "auto")
     inputs, outputs = (_captured_spans(environ.get(f"OTEL_CAPTURE_{way}_SPANS", "")) for way in ("INPUT", "OUTPUT"))
     if inputs or outputs:

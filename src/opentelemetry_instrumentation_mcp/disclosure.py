@@ -50,6 +50,8 @@ class Disclosure:
         self._environment = environ.get("DEPLOYMENT_ENV") or environ.get("ENVIRONMENT")
         self.baggage = BaggageRules(config.baggage_attributes)
         self._of_peers: dict[tuple[str, str], Any] = {}
+        self.is_steady = config.pii_detector is None
+        """Whether the policy will always say what it said once; a detector may be late, and back later."""
         self.tells_more = (
             config.capture_content != NO_CONTENT
             or self._identity.mode != who.OFF
@@ -111,15 +113,17 @@ class Disclosure:
         return self.policy.url(uri)
 
     def of_peer(self, key: str, text: str | None) -> Any:
-        """The value of an attribute that a peer chose, redacted; what was seen before costs a look."""
+        """The value of an attribute that a peer chose, redacted and then cut; what was seen before costs a look."""
         if not text:
             return text
-        text = semconv.clean(text)
         known = self._of_peers.get((key, text))
         if known is None:
-            if len(self._of_peers) >= _KEPT_OF_PEERS:
-                self._of_peers.clear()
-            known = self._of_peers[key, text] = self.policy.attribute(key, text)
+            known = self.policy.attribute(key, text)
+            known = semconv.clean(known) if isinstance(known, str) else known
+            if self.is_steady and len(text) <= semconv.MAX_ATTRIBUTE:
+                if len(self._of_peers) >= _KEPT_OF_PEERS:
+                    self._of_peers.clear()
+                self._of_peers[key, text] = known
         return known
 
     def output_attributes(self, result: object) -> Disclosed:

@@ -90,6 +90,7 @@ class McpInstrumentor(BaseInstrumentor):
             keep_stacktraces=config.stacktraces,
             error_text=config.error_text != "off",
             identity=disclosure.identity_attribute,
+            remembers_names=disclosure.is_steady,
         )
         # Other libraries use the global provider, whatever was given to us.
         providers = [None] if tracer_provider is None else [tracer_provider, None]

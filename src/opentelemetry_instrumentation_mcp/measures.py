@@ -69,8 +69,9 @@ class Measures:
             if len(view.metric_cache) < _MAX_METHODS:
                 view.metric_cache[key] = attributes
         prepared = operation.prepared
-        if outcome is SUCCESS and succeeded and prepared and view.attributes is operation.known_attributes:
-            # Nothing became known of the connection meanwhile, nor will it during the next ones.
+        # Once the version is negotiated, nothing else becomes known of a connection while a message is under way.
+        is_settled = semconv.PROTOCOL_VERSION in view.attributes and view.attributes is operation.known_attributes
+        if outcome is SUCCESS and succeeded and is_settled and prepared is not None:
             prepared.success = attributes
         return attributes
 

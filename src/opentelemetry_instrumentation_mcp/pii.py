@@ -7,11 +7,13 @@ to which it has no answer in time are masked as a whole.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import weakref
 from itertools import islice
 from queue import SimpleQueue
+from time import monotonic
 from typing import cast
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -22,6 +24,9 @@ from .payload import presidio
 
 PATIENCE = 2.0
 """How long a text waits for its answer, in seconds."""
+
+REST = 30.0
+"""How long nothing waits for a detector that was late twice in a row, in seconds."""
 
 Spans = list[tuple[int, int]]
 
@@ -36,26 +41,31 @@ class WatchedDetector:
     def __init__(self, setting: str | Detector) -> None:
         self._setting = setting
         self._starting = threading.Lock()
+        self._process = os.getpid()
         self._worker: _Worker | None = None
 
     def __call__(self, text: str) -> Spans:
         """``(start, end)`` of what to mask in ``text``."""
         worker = self._worker
         if worker is None or not worker.is_alive():
-            worker = self._start(worker)
+            worker = self._start()
         found = worker.ask(text) if worker else None
         return [(0, len(text))] if found is None else found
 
-    def _start(self, old: _Worker | None) -> _Worker | None:
-        # With a time limit: in a forked process, the lock may be held by a thread that did not come along.
+    def _start(self) -> _Worker | None:
+        if self._process != os.getpid():  # the lock may be held by a thread that did not come along when it forked
+            self._process, self._starting = os.getpid(), threading.Lock()
         if not self._starting.acquire(timeout=PATIENCE):
             return None
         try:
-            if self._worker is old:  # a forked process has a worker without its thread, but what that one loaded
-                self._worker = worker = _Worker(self._setting, old.detector if old else None)
+            worker = self._worker
+            if worker is None or not worker.is_alive():
+                # A forked process has a worker without its thread, but what that one loaded.
+                worker = _Worker(self._setting, worker.detector if worker else None)
                 worker.start()
                 weakref.finalize(self, worker.end)
-            return self._worker
+                self._worker = worker
+            return worker
         except Exception as error:
             report("start the thread of the detector of personal data; texts are masked as a whole", error)
             return None
@@ -82,6 +92,8 @@ class _Worker:
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._answering = threading.Lock()
         self._is_late = False
+        self._times_late = 0
+        self._rests_until = 0.0
         self._thread = threading.Thread(target=self._work, name="otel-mcp-pii", daemon=True)
         self.start = self._thread.start
         self.is_alive = self._thread.is_alive
@@ -92,7 +104,7 @@ class _Worker:
 
     def ask(self, text: str) -> Spans | None:
         """What the detector finds in ``text``; None if it fails, is late, or is still late with something else."""
-        if self._is_late:
+        if self._is_late or monotonic() < self._rests_until or threading.current_thread() is self._thread:
             return None
         question = _Question(text)
         self._questions.put(question)
@@ -100,6 +112,9 @@ class _Worker:
             with self._answering:
                 if not question.answered.is_set():
                     question.is_given_up = self._is_late = True
+                    self._times_late += 1
+                    if self._times_late > 1:  # once it may have had to load
+                        self._rests_until = monotonic() + REST
             report_once(
                 "the detector of personal data is late",
                 "The detector of personal data %s had no answer within %g s; texts are masked as a whole until it has. "
@@ -107,6 +122,8 @@ class _Worker:
                 _name(self._setting),
                 PATIENCE,
             )
+        else:
+            self._times_late = 0
         return question.found
 
     def _work(self) -> None:

@@ -94,6 +94,8 @@ class SpanCleaner:
         identity: what becomes of an attribute that says who a user is, None to remove it; called with every key and
             value and returns other attributes as they are. Not called for this package's own spans, which say only
             what they may.
+        remembers_names: whether what became of an attribute's name is kept; not if the policy has a detector that may
+            be late, and back later.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class SpanCleaner:
         keep_stacktraces: bool = False,
         error_text: bool = True,
         identity: Shown | None = None,
+        remembers_names: bool = True,
     ) -> None:
         self._policy = policy
+        self._remembers_names = remembers_names
         prefixes = (scopes,) if isinstance(scopes, str) else tuple(scopes)
         self._prefixes = tuple(prefix.lower() for prefix in prefixes if prefix and prefix != ALL_SCOPES)
         self._all_scopes = ALL_SCOPES in prefixes
@@ -182,7 +186,7 @@ class SpanCleaner:
         known = self._keys.get(key)
         if known is None:
             known = self._policy.text(key, _MAX_NAME) or MASK
-            if len(self._keys) < _MAX_REMEMBERED:
+            if self._remembers_names and len(self._keys) < _MAX_REMEMBERED:
                 self._keys[key] = known
         return known
 

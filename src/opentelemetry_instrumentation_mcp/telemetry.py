@@ -283,7 +283,8 @@ class Telemetry:
         shown_uri = self.telling.shown_uri(uri) if uri else None
         in_name = shown_uri if shown_uri and self.config.resource_uri_in_span_name else target
         prepared = Prepared(semconv.span_name(method, in_name), _attributes(message, view, shown_uri))
-        view.prepare((method, target, uri), prepared)
+        if not uri or self.config.pii_detector is None:  # a detector may be late, and back later
+            view.prepare((method, target, uri), prepared)
         return prepared
 
     def read_result(self, operation: Operation, result: object) -> Outcome:

@@ -29,7 +29,8 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_defaults(caplog: pytest.LogCaptureFixture) -> None:
-    assert vars(load()) == vars(McpConfig())
+    assert load() == McpConfig()
+    assert load(REMOTE_PARENT="link") != McpConfig()
     config = McpConfig()
     assert config.native_spans == "replace"
     assert config.remote_parent == "parent"
@@ -207,6 +208,7 @@ def test_the_gateway_s_variables_count_where_ours_are_not_set(
     [
         ("OTEL_MAX_TRACE_PAYLOAD_SIZE", "abc", "max_payload", 32_768),
         ("OTEL_MAX_TRACE_PAYLOAD_SIZE", "7", "max_payload", 32_768),
+        ("OTEL_MAX_TRACE_PAYLOAD_SIZE", "9" * 5000, "max_payload", 32_768),
         ("OTEL_EMIT_LANGFUSE_ATTRIBUTES", "maybe", "langfuse", "auto"),
     ],
 )
@@ -217,6 +219,13 @@ def test_a_bad_value_of_the_gateway_s_variables_is_named(
     [warning] = warnings_of(caplog)
     for part in (variable, repr(text), repr(used)):
         assert part in warning
+
+
+def test_the_gateway_s_variables_are_not_looked_at_where_ours_are_set(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"OTEL_MAX_TRACE_PAYLOAD_SIZE": "x", "OTEL_EMIT_LANGFUSE_ATTRIBUTES": "maybe"}
+    config = McpConfig.load({"max_payload": 500, "langfuse": "off"}, environ)
+    assert (config.max_payload, config.langfuse) == (500, "off")
+    assert warnings_of(caplog) == []
 
 
 @given(st.sampled_from([field.name for field in fields(McpConfig)]), st.text(min_size=1))

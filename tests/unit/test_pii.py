@@ -17,10 +17,14 @@ from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.sdk.trace import TracerProvider
 
 from opentelemetry_instrumentation_mcp import guard, pii
+from opentelemetry_instrumentation_mcp.config import McpConfig
+from opentelemetry_instrumentation_mcp.disclosure import Disclosure
 from opentelemetry_instrumentation_mcp.payload import presidio
 from opentelemetry_instrumentation_mcp.pii import WatchedDetector
+from opentelemetry_instrumentation_mcp.span_cleaner import SpanCleaner
 
 TEXT = "call Ada"
 NAME = [(5, 8)]
@@ -109,6 +113,93 @@ def test_one_that_hangs(monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], 
     released.set()
     until(lambda: watched(TEXT) == NAME)
     assert len(warnings()) == 1
+
+
+def test_one_that_is_always_late_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    asked: list[str] = []
+    gate = threading.Semaphore(0)
+
+    def detect(text: str) -> Iterable[tuple[int, int]]:
+        asked.append(text)
+        assert gate.acquire(timeout=60)
+        return names(text)
+
+    monkeypatch.setattr(pii, "monotonic", lambda: now)
+    watched = WatchedDetector(detect)
+    for count in (1, 2):
+        monkeypatch.setattr(pii, "PATIENCE", 0.05)
+        until(lambda count=count: watched(TEXT) == ALL and len(asked) == count)
+        gate.release()
+    time.sleep(0.2)
+    monkeypatch.setattr(pii, "PATIENCE", 60.0)
+    assert watched(TEXT) == ALL
+    assert len(asked) == 2, "it rests"
+    now += pii.REST
+    gate.release()
+    assert watched(TEXT) == NAME
+    gate.release()
+    assert watched(TEXT) == NAME, "in time again"
+
+
+def test_what_was_masked_meanwhile_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def detect(text: str) -> Iterable[tuple[int, int]]:
+        assert released.wait(60)
+        return names(text)
+
+    disclosure = Disclosure(McpConfig(pii_detector=detect))
+    cleaner = SpanCleaner(disclosure.policy, ["*"], remembers_names=disclosure.is_steady)
+    provider = TracerProvider()
+
+    def cleaned() -> dict[str, Any]:
+        span: Any = provider.get_tracer("other").start_span("span", attributes={"plain.name": 7})
+        span.end()
+        found = cleaner.clean(span)
+        return dict(found.attributes or {}) if found is not None else {}
+
+    monkeypatch.setattr(pii, "PATIENCE", 0.05)
+    assert disclosure.of_peer("url.path", "/mcp") == "***"
+    assert cleaned() != {"plain.name": 7}
+    monkeypatch.setattr(pii, "PATIENCE", 60.0)
+    released.set()
+    until(lambda: disclosure.of_peer("url.path", "/mcp") == "/mcp")
+    assert cleaned() == {"plain.name": 7}
+
+
+def test_it_is_loaded_once_whoever_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        if thread.name == THREAD:
+            begun.append(thread)
+            time.sleep(0.05)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    watched = WatchedDetector(names)
+    found: list[Any] = []
+    callers = [threading.Thread(target=lambda: found.append(watched(TEXT))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert found == [NAME] * 8
+    assert len(begun) == 1
+
+
+def test_it_does_not_wait_for_itself() -> None:
+    inner: list[Any] = []
+
+    def detect(text: str) -> Iterable[tuple[int, int]]:
+        inner.append(watched("Ada"))
+        return names(text)
+
+    watched = WatchedDetector(detect)
+    assert watched(TEXT) == NAME
+    assert inner == [[(0, 3)]]
 
 
 def test_one_that_loads_slowly(

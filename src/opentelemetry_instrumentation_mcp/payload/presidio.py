@@ -12,6 +12,8 @@ from typing import Any
 
 Spans = list[tuple[int, int]]
 
+_level: int | None = None
+
 
 class UnusableError(Exception):
     """The detector cannot be used, for a reason that the user can remove. Its text is ours and may be logged."""
@@ -63,8 +65,10 @@ def _require(model: str) -> None:
 
 
 def _quieten(level: int) -> None:
+    global _level
     logger = logging.getLogger("presidio-analyzer")
-    if logger.level in (logging.NOTSET, logging.ERROR):  # unless the host has chosen
+    if logger.level in (logging.NOTSET, _level):  # unless the host has chosen
+        _level = level
         logger.setLevel(level)
 
 

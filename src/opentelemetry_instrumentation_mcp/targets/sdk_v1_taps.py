@@ -233,7 +233,10 @@ def taps_while_recording(telemetry: Telemetry, session: Any) -> Taps | None:
 def misses_nothing(telemetry: Telemetry, session: Any) -> bool:
     """Whether the taps of a session see what it receives, or there are none and none are wanted."""
     taps: Taps | None = getattr(session, _TAPS, None)
-    return taps.sees_inbound if taps is not None else not telemetry.records()
+    if taps is None:
+        return not telemetry.records()
+    taps.telemetry = telemetry
+    return taps.sees_inbound
 
 
 def is_server_session(session: Any) -> bool:
