@@ -259,6 +259,7 @@ def tests(session: nox.Session, environment: Environment) -> None:
 @nox.session(venv_backend="none", default=False)
 def canary(session: nox.Session) -> None:
     """That nothing leaks: what was searched for marked values, as a table. Or `nox -s canary -- mcp-1.30 mcp-2.3`."""
+    os.environ.setdefault("FASTMCP_LOG_ENABLED", "false")  # its own log, which the table would drown in
     for environment in MATRIX:
         if environment.id in (session.posargs or [row.id for row in MATRIX]):
             files = [file for folder in environment.folders if Path(file := f"{folder}/{CANARIES}").exists()]
